@@ -14,12 +14,7 @@ from correction.errors import (
     TableError,
     UsageError,
 )
-from correction.file import (
-    CorrectionFile,
-    encode_correction,
-    read_correction,
-    write_correction,
-)
+from correction.file import CorrectionFile, encode_correction, read_correction, write_correction
 from correction.guidance import GuidedDenoiser
 from correction.loop import Denoiser, sample
 from correction.methods import METHODS, Method, find_method

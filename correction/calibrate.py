@@ -22,15 +22,7 @@ import numpy as np
 
 from correction.calibration_state import State, fingerprint
 from correction.errors import UsageError
-from correction.loop import (
-    Denoiser,
-    StepNoise,
-    advance,
-    check_start,
-    correct,
-    noise_at,
-    predict,
-)
+from correction.loop import Denoiser, StepNoise, advance, check_start, correct, noise_at, predict
 from correction.methods import Method, find_method
 from correction.plan import FloatArray, SamplingPlan
 from correction.solve import Affine, PairSums, Solver, jackknife, join, mean_magnitude
@@ -123,19 +115,8 @@ def calibrate(
     check_start(plan, noise, None, step_noise)
     _check(noise, rows, holdout_fraction, batch_size)
     held = min(max(1, round(noise.shape[0] * holdout_fraction)), noise.shape[0] - 1)
-    run = _Run(
-        plan,
-        reference,
-        quantized,
-        chosen,
-        rows,
-        step_noise,
-        noise.shape[0] - held,
-        batch_size,
-    )
-    mark = fingerprint(
-        plan, chosen.describe(), noise, rows, step_noise, f"{held} {tag}"
-    )
+    run = _Run(plan, reference, quantized, chosen, rows, step_noise, noise.shape[0] - held, batch_size)
+    mark = fingerprint(plan, chosen.describe(), noise, rows, step_noise, f"{held} {tag}")
     path = Path(state_file) if state_file is not None else None
     state = State.load(path, mark) if path is not None else None
     if state is None:
@@ -182,9 +163,7 @@ class _Run:
         i, fit, held = state.step, self.fit, self.held
         z = noise_at(self.step_noise, i, state.x) if self.plan.sigma[i] else None
         # Always fit and held-out samples apart: a network may round differently in batches of another size.
-        e = np.concatenate(
-            [self._predict(self.reference, i, state.x, part) for part in (fit, held)]
-        )
+        e = np.concatenate([self._predict(self.reference, i, state.x, part) for part in (fit, held)])
         x_next, y = self._advance(i, state.x, e, state.history, z, slice(None))
 
         same = _nothing(state.x.shape[1])
@@ -195,13 +174,8 @@ class _Run:
         entry = same
         if self.method.input is not None:
             zero = np.zeros(state.x.shape[1])
-            entry, spread = _fit(
-                state.x[fit], state.x_hat[fit], zero, self.method.input
-            )
-            deviations["input_gain"], deviations["input_bias"] = (
-                spread.gain,
-                spread.bias,
-            )
+            entry, spread = _fit(state.x[fit], state.x_hat[fit], zero, self.method.input)
+            deviations["input_gain"], deviations["input_bias"] = (spread.gain, spread.bias)
             x_in = correct(*_float32(entry), state.x_hat)
             if x_in is not state.x_hat:
                 source = self._predict(self.quantized, i, x_in, held)
@@ -209,32 +183,17 @@ class _Run:
         fit_source = None
         if self.method.output is not None:
             fit_source = self._predict(self.quantized, i, x_in, fit)
-            target = (
-                e[fit]
-                if self.method.paired
-                else self._predict(self.reference, i, x_in, fit)
-            )
-            leave, spread = _fit(
-                target, fit_source, mean_magnitude(target), self.method.output
-            )
-            deviations["output_gain"], deviations["output_bias"] = (
-                spread.gain,
-                spread.bias,
-            )
+            target = e[fit] if self.method.paired else self._predict(self.reference, i, x_in, fit)
+            leave, spread = _fit(target, fit_source, mean_magnitude(target), self.method.output)
+            deviations["output_gain"], deviations["output_bias"] = (spread.gain, spread.bias)
             candidates.append((entry, leave, x_in, source))
 
-        names = (
-            ["none"]
-            + ["input"] * (self.method.input is not None)
-            + ["both"] * (self.method.output is not None)
-        )
+        names = ["none"] + ["input"] * (self.method.input is not None) + ["both"] * (self.method.output is not None)
         for name, (_, leave, x_in, source) in zip(names, candidates, strict=True):
             m = correct(*_float32(leave), source)
             after, _ = self._advance(i, x_in[held], m, state.history_hat, z, held)
             errors[name] = _error(after, x_next[held])
-        best = min(
-            range(len(names)), key=lambda k: errors[names[k]]
-        )  # the first of equals: the least correction
+        best = min(range(len(names)), key=lambda k: errors[names[k]])  # the first of equals: the least correction
         entry, leave, x_in, source = candidates[best]
         if fit_source is None or candidates[-1][2] is not x_in:
             fit_source = self._predict(self.quantized, i, x_in, fit)
@@ -244,14 +203,10 @@ class _Run:
         if state.corrected or entry is not same or leave is not same:
             state.corrected = True
             m = self._predict(self.quantized, i, state.x_plain, held, held_only=True)
-            plain, y_plain = self._advance(
-                i, state.x_plain, m, state.history_plain, z, held
-            )
+            plain, y_plain = self._advance(i, state.x_plain, m, state.history_plain, z, held)
 
         keep_input, keep_output = entry is not same, leave is not same
-        for name, kept in zip(
-            NAMES, (keep_output, keep_output, keep_input, keep_input), strict=True
-        ):
+        for name, kept in zip(NAMES, (keep_output, keep_output, keep_input, keep_input), strict=True):
             half = leave if name.startswith("output") else entry
             state.tables[name][i] = half.gain if name.endswith("gain") else half.bias
             state.deviations[name][i] = deviations[name] if kept else 0.0
@@ -261,63 +216,34 @@ class _Run:
         )
         state.go_on((x_next, y), (after, y_hat), (plain, y_plain), self.plan.history)
 
-    def _predict(
-        self,
-        denoiser: Denoiser,
-        i: int,
-        x: FloatArray,
-        part: slice,
-        held_only: bool = False,
-    ) -> FloatArray:
+    def _predict(self, denoiser: Denoiser, i: int, x: FloatArray, part: slice, held_only: bool = False) -> FloatArray:
         """Model outputs for the samples of `part`; x holds all samples, or the held-out ones if `held_only`."""
         x = x if held_only else x[part]
         rows = {name: array[part] for name, array in self.rows.items()}
         size = self.batch_size or len(x)
         outputs = [
-            predict(
-                self.plan,
-                denoiser,
-                i,
-                x[k : k + size],
-                {name: a[k : k + size] for name, a in rows.items()},
-            )
+            predict(self.plan, denoiser, i, x[k : k + size], {name: a[k : k + size] for name, a in rows.items()})
             for k in range(0, len(x), size)
         ]
         return np.concatenate(outputs)
 
     def _advance(
-        self,
-        i: int,
-        x: FloatArray,
-        m: FloatArray,
-        history: list[FloatArray],
-        z: FloatArray | None,
-        part: slice,
+        self, i: int, x: FloatArray, m: FloatArray, history: list[FloatArray], z: FloatArray | None, part: slice
     ) -> tuple[FloatArray, FloatArray]:
         """One step for the samples of `part`; x and m hold only these, history and z may hold all samples."""
         past = [y if len(y) == len(x) else y[part] for y in history]
         fresh = None if z is None else z[part]
-        return advance(
-            self.plan, i, x, m, past, None if fresh is None else lambda _: fresh
-        )
+        return advance(self.plan, i, x, m, past, None if fresh is None else lambda _: fresh)
 
 
-def _fit(
-    target: FloatArray, source: FloatArray, threshold: np.ndarray, solver: Solver
-) -> tuple[Affine, Affine]:
+def _fit(target: FloatArray, source: FloatArray, threshold: np.ndarray, solver: Solver) -> tuple[Affine, Affine]:
     """(solution, standard errors); a channel whose gain the file would refuse, or that is not finite, gets identity."""
     count = min(GROUPS, len(target))
-    groups = [
-        PairSums.of(target[g::count], source[g::count], threshold) for g in range(count)
-    ]
+    groups = [PairSums.of(target[g::count], source[g::count], threshold) for g in range(count)]
     found, spread = solver(join(groups)), jackknife(groups, solver)
     usable = gain_allowed(found.gain) & np.isfinite(found.bias.astype(np.float32))
-    solution = Affine(
-        np.where(usable, found.gain, 1.0), np.where(usable, found.bias, 0.0)
-    )
-    return solution, Affine(
-        np.where(usable, spread.gain, 0.0), np.where(usable, spread.bias, 0.0)
-    )
+    solution = Affine(np.where(usable, found.gain, 1.0), np.where(usable, found.bias, 0.0))
+    return solution, Affine(np.where(usable, spread.gain, 0.0), np.where(usable, spread.bias, 0.0))
 
 
 def _nothing(channels: int) -> Affine:
@@ -333,58 +259,30 @@ def _error(a: FloatArray, b: FloatArray) -> float:
 
 
 def _result(plan: SamplingPlan, state: State) -> CalibrationResult:
-    correction = Correction(
-        **{name: state.tables[name].astype(np.float32) for name in NAMES}
-    )
+    correction = Correction(**{name: state.tables[name].astype(np.float32) for name in NAMES})
     statistics = tuple(
-        StepStatistics(
-            i,
-            float(plan.timestep[i]),
-            bool(row[0]),
-            bool(row[1]),
-            *(float(v) for v in row[2:]),
-        )
+        StepStatistics(i, float(plan.timestep[i]), bool(row[0]), bool(row[1]), *(float(v) for v in row[2:]))
         for i, row in enumerate(state.statistics)
     )
     last = statistics[-1]
-    dropped = (
-        not correction.is_identity
-        and not last.trajectory_with < last.trajectory_without
-    )
+    dropped = not correction.is_identity and not last.trajectory_with < last.trajectory_without
     kept = state.statistics[:, :2].astype(bool)
     deviations = state.deviations
     if dropped:
         correction = Correction.identity(plan.steps, correction.channels)
         kept = np.zeros_like(kept)
-        deviations = {
-            name: np.zeros_like(values) for name, values in deviations.items()
-        }
+        deviations = {name: np.zeros_like(values) for name, values in deviations.items()}
     return CalibrationResult(correction, deviations, statistics, kept, dropped)
 
 
-def _check(
-    noise: FloatArray,
-    rows: Mapping[str, Any],
-    holdout_fraction: float,
-    batch_size: int | None,
-) -> None:
+def _check(noise: FloatArray, rows: Mapping[str, Any], holdout_fraction: float, batch_size: int | None) -> None:
     if noise.shape[0] < 2:
-        raise UsageError(
-            f"calibration needs at least 2 samples, one of them held out, got {noise.shape[0]}."
-        )
+        raise UsageError(f"calibration needs at least 2 samples, one of them held out, got {noise.shape[0]}.")
     if not 0.0 < holdout_fraction < 1.0:
-        raise UsageError(
-            f"holdout_fraction must be within (0, 1), got {holdout_fraction!r}."
-        )
+        raise UsageError(f"holdout_fraction must be within (0, 1), got {holdout_fraction!r}.")
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, got {batch_size!r}.")
     for name, array in rows.items():
-        if (
-            not isinstance(array, np.ndarray)
-            or array.ndim < 1
-            or array.shape[0] != noise.shape[0]
-        ):
+        if not isinstance(array, np.ndarray) or array.ndim < 1 or array.shape[0] != noise.shape[0]:
             got = array.shape if isinstance(array, np.ndarray) else type(array).__name__
-            raise UsageError(
-                f"conditioning {name!r} must be a numpy array with {noise.shape[0]} rows, got {got}."
-            )
+            raise UsageError(f"conditioning {name!r} must be a numpy array with {noise.shape[0]} rows, got {got}.")

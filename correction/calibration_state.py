@@ -55,15 +55,10 @@ class State:
         """Before the first step; the last `held` samples are held out."""
         x = np.float32(plan.init_sigma) * noise
         shape = (plan.steps, noise.shape[1])
-        tables = {
-            name: np.full(shape, 1.0 if name.endswith("gain") else 0.0)
-            for name in NAMES
-        }
+        tables = {name: np.full(shape, 1.0 if name.endswith("gain") else 0.0) for name in NAMES}
         deviations = {name: np.zeros(shape) for name in NAMES}
         statistics = np.full((plan.steps, STATISTICS), np.nan)
-        return State(
-            0, False, x, x, x[-held:], [], [], [], tables, deviations, statistics
-        )
+        return State(0, False, x, x, x[-held:], [], [], [], tables, deviations, statistics)
 
     def go_on(
         self,
@@ -80,26 +75,14 @@ class State:
 
     def save(self, path: Path, mark: str) -> None:
         """Writes the state for the calibration with this fingerprint: a temporary file, then renamed."""
-        arrays = {name: getattr(self, name) for name in _SAMPLES} | {
-            "statistics": self.statistics
-        }
+        arrays = {name: getattr(self, name) for name in _SAMPLES} | {"statistics": self.statistics}
         for name in _HISTORIES:
             arrays |= {f"{name}.{j}": y for j, y in enumerate(getattr(self, name))}
         arrays |= {f"table.{name}": values for name, values in self.tables.items()}
-        arrays |= {
-            f"deviation.{name}": values for name, values in self.deviations.items()
-        }
-        about = {
-            "fingerprint": mark,
-            "step": str(self.step),
-            "corrected": str(int(self.corrected)),
-        }
-        data = save(
-            {name: np.ascontiguousarray(array) for name, array in arrays.items()}, about
-        )
-        handle, temporary = tempfile.mkstemp(
-            prefix=path.name, suffix=".tmp", dir=path.parent
-        )
+        arrays |= {f"deviation.{name}": values for name, values in self.deviations.items()}
+        about = {"fingerprint": mark, "step": str(self.step), "corrected": str(int(self.corrected))}
+        data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, about)
+        handle, temporary = tempfile.mkstemp(prefix=path.name, suffix=".tmp", dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
@@ -137,9 +120,7 @@ class State:
                 statistics=arrays["statistics"],
             )
         except (SafetensorError, KeyError, ValueError, OSError) as error:
-            raise CheckFailed(
-                f"calibration state {path} cannot be read ({error}); delete it to start over."
-            ) from error
+            raise CheckFailed(f"calibration state {path} cannot be read ({error}); delete it to start over.") from error
 
 
 def fingerprint(
@@ -158,9 +139,7 @@ def fingerprint(
         total.update(f"{name} {array.dtype} {array.shape}".encode())
         total.update(array.tobytes())
     if plan.needs_noise:
-        total.update(
-            noise_at(step_noise, int(np.argmax(plan.sigma != 0)), noise).tobytes()
-        )
+        total.update(noise_at(step_noise, int(np.argmax(plan.sigma != 0)), noise).tobytes())
     return total.hexdigest()
 
 

@@ -34,20 +34,13 @@ class GuidedDenoiser:
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.scale) or self.scale < 0:
-            raise UsageError(
-                f"guidance scale must be finite and >= 0, got {self.scale!r}."
-            )
+            raise UsageError(f"guidance scale must be finite and >= 0, got {self.scale!r}.")
 
-    def __call__(
-        self, sample: FloatArray, timestep: float, /, **conditioning: Any
-    ) -> FloatArray:
+    def __call__(self, sample: FloatArray, timestep: float, /, **conditioning: Any) -> FloatArray:
         """(B, C, H, W) float32 -> (B, C, H, W) float32, as a `Denoiser`."""
         if self.scale == 1:
             return self.denoiser(sample, timestep, **conditioning)
-        rows = {
-            name: _rows(array, sample.shape[0])
-            for name, array in self.unconditional.items()
-        }
+        rows = {name: _rows(array, sample.shape[0]) for name, array in self.unconditional.items()}
         unconditional = self.denoiser(sample, timestep, **{**conditioning, **rows})
         conditional = self.denoiser(sample, timestep, **conditioning)
         return unconditional + np.float32(self.scale) * (conditional - unconditional)
@@ -55,8 +48,4 @@ class GuidedDenoiser:
 
 def _rows(array: Any, batch: int) -> Any:
     array = np.asarray(array)
-    return (
-        np.repeat(array, batch, axis=0)
-        if array.ndim and array.shape[0] == 1 != batch
-        else array
-    )
+    return np.repeat(array, batch, axis=0) if array.ndim and array.shape[0] == 1 != batch else array

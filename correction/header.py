@@ -41,19 +41,12 @@ def parse_header(
         raise FormatError("truncated", f"a file has at least 8 bytes, got {len(data)}.")
     (length,) = struct.unpack_from("<Q", data)
     if length > MAX_HEADER:
-        raise FormatError(
-            "header-too-large",
-            f"the header has at most {MAX_HEADER} bytes, the file says {length}.",
-        )
+        raise FormatError("header-too-large", f"the header has at most {MAX_HEADER} bytes, the file says {length}.")
     if 8 + length > len(data):
-        raise FormatError(
-            "truncated", f"the header needs {length} bytes, {len(data) - 8} are there."
-        )
+        raise FormatError("truncated", f"the header needs {length} bytes, {len(data) - 8} are there.")
     header = _parse_json(data[8 : 8 + length])
     metadata = header.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(
-        isinstance(value, str) for value in metadata.values()
-    ):
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise FormatError("bad-header", "__metadata__ must be an object of strings.")
     check_version(metadata)
     entries = {name: _entry(name, header[name]) for name in sorted(header)}
@@ -64,9 +57,7 @@ def _parse_json(raw: bytes) -> dict[str, Any]:
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise FormatError(
-            "not-utf8", f"the header is not UTF-8 at byte {error.start}."
-        ) from error
+        raise FormatError("not-utf8", f"the header is not UTF-8 at byte {error.start}.") from error
     if not text.startswith("{"):
         raise FormatError("not-json", "the header must begin with '{'.")
     if _depth(text) > MAX_DEPTH:
@@ -80,12 +71,8 @@ def _parse_json(raw: bytes) -> dict[str, Any]:
         return result
 
     try:
-        value = json.loads(
-            text, object_pairs_hook=collect, parse_int=_integer, parse_constant=_refuse
-        )
-        json.dumps(
-            value, ensure_ascii=False
-        ).encode()  # a lone surrogate cannot be encoded
+        value = json.loads(text, object_pairs_hook=collect, parse_int=_integer, parse_constant=_refuse)
+        json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate cannot be encoded
     except (ValueError, RecursionError) as error:
         raise FormatError("not-json", f"the header is not JSON: {error}.") from error
     if repeated:
@@ -112,9 +99,7 @@ def _depth(text: str) -> int:
 
 
 def _integer(text: str) -> int:
-    return (
-        int(text) if len(text) <= MAX_DIGITS and text[0] != "-" else -1
-    )  # negative: refused where it is used
+    return int(text) if len(text) <= MAX_DIGITS and text[0] != "-" else -1  # negative: refused where it is used
 
 
 def _refuse(text: str) -> Any:
@@ -122,35 +107,15 @@ def _refuse(text: str) -> Any:
 
 
 def _entry(name: str, value: Any) -> Entry:
-    if not isinstance(value, dict) or value.keys() != {
-        "dtype",
-        "shape",
-        "data_offsets",
-    }:
-        raise FormatError(
-            "bad-header",
-            f"{name!r} must be an object of dtype, shape and data_offsets.",
-        )
+    if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
+        raise FormatError("bad-header", f"{name!r} must be an object of dtype, shape and data_offsets.")
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
-    if (
-        not isinstance(dtype, str)
-        or not _sizes(shape)
-        or not _sizes(offsets)
-        or len(offsets) != 2
-    ):
-        raise FormatError(
-            "bad-header",
-            f"{name!r} must have a dtype name, a shape and two offsets, sizes 0..10^15.",
-        )
+    if not isinstance(dtype, str) or not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2:
+        raise FormatError("bad-header", f"{name!r} must have a dtype name, a shape and two offsets, sizes 0..10^15.")
     if offsets[0] > offsets[1]:
-        raise FormatError(
-            "bad-header",
-            f"{name!r} ends at {offsets[1]}, before it begins at {offsets[0]}.",
-        )
+        raise FormatError("bad-header", f"{name!r} ends at {offsets[1]}, before it begins at {offsets[0]}.")
     return Entry(dtype, tuple(shape), offsets[0], offsets[1])
 
 
 def _sizes(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        type(item) is int and item >= 0 for item in value
-    )
+    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)

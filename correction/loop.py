@@ -23,9 +23,7 @@ class Denoiser(Protocol):
     Returns (B, C, H, W) float32.
     """
 
-    def __call__(
-        self, sample: FloatArray, timestep: float, /, **conditioning: Any
-    ) -> FloatArray: ...
+    def __call__(self, sample: FloatArray, timestep: float, /, **conditioning: Any) -> FloatArray: ...
 
 
 StepNoise = Callable[[int], FloatArray] | FloatArray
@@ -81,21 +79,13 @@ def correct(gain: FloatArray, bias: FloatArray, x: FloatArray) -> FloatArray:
 
 
 def predict(
-    plan: SamplingPlan,
-    denoiser: Denoiser,
-    i: int,
-    x: FloatArray,
-    conditioning: Mapping[str, Any] | None = None,
+    plan: SamplingPlan, denoiser: Denoiser, i: int, x: FloatArray, conditioning: Mapping[str, Any] | None = None
 ) -> FloatArray:
     """The model output m at step i for the sample x, both (B, C, H, W) float32; output correction not applied."""
-    m = denoiser(
-        plan.input_scale[i] * x, float(plan.timestep[i]), **(conditioning or {})
-    )
+    m = denoiser(plan.input_scale[i] * x, float(plan.timestep[i]), **(conditioning or {}))
     if not isinstance(m, np.ndarray) or m.dtype != np.float32 or m.shape != x.shape:
         got = f"{m.dtype} {m.shape}" if isinstance(m, np.ndarray) else type(m).__name__
-        raise UsageError(
-            f"a denoiser must return a float32 numpy array of shape {x.shape}, got {got}."
-        )
+        raise UsageError(f"a denoiser must return a float32 numpy array of shape {x.shape}, got {got}.")
     require_finite("model output", i, m, f" (timestep {plan.timestep[i]:g})")
     return m
 
@@ -132,9 +122,7 @@ def noise_at(step_noise: StepNoise | None, i: int, like: FloatArray) -> FloatArr
         raise UsageError(f"step {i} adds noise, but step_noise is missing.")
     z = step_noise(i) if callable(step_noise) else step_noise[i]
     if z.shape != like.shape or z.dtype != np.float32:
-        raise UsageError(
-            f"step_noise of step {i} must be float32 of shape {like.shape}, got {z.dtype} {z.shape}."
-        )
+        raise UsageError(f"step_noise of step {i} must be float32 of shape {like.shape}, got {z.dtype} {z.shape}.")
     return z
 
 
@@ -145,40 +133,18 @@ def require_finite(stage: str, step: int, array: FloatArray, detail: str = "") -
 
 
 def check_start(
-    plan: SamplingPlan,
-    noise: FloatArray,
-    correction: Correction | None,
-    step_noise: StepNoise | None,
+    plan: SamplingPlan, noise: FloatArray, correction: Correction | None, step_noise: StepNoise | None
 ) -> None:
     """Raises UsageError unless noise, correction and step noise fit each other and the plan."""
-    if (
-        not isinstance(noise, np.ndarray)
-        or noise.ndim != 4
-        or noise.dtype != np.float32
-    ):
-        got = (
-            f"{noise.dtype} {noise.shape}"
-            if isinstance(noise, np.ndarray)
-            else type(noise).__name__
-        )
-        raise UsageError(
-            f"noise must be a float32 numpy array of shape (B, C, H, W), got {got}."
-        )
-    if correction is not None and (correction.steps, correction.channels) != (
-        plan.steps,
-        noise.shape[1],
-    ):
+    if not isinstance(noise, np.ndarray) or noise.ndim != 4 or noise.dtype != np.float32:
+        got = f"{noise.dtype} {noise.shape}" if isinstance(noise, np.ndarray) else type(noise).__name__
+        raise UsageError(f"noise must be a float32 numpy array of shape (B, C, H, W), got {got}.")
+    if correction is not None and (correction.steps, correction.channels) != (plan.steps, noise.shape[1]):
         raise UsageError(
             f"the correction is for {correction.steps} steps and {correction.channels} channels, but the plan has "
             f"{plan.steps} steps and the noise {noise.shape[1]} channels."
         )
     if plan.needs_noise and step_noise is None:
         raise UsageError(f"{plan.scheduler} adds noise at some steps: pass step_noise.")
-    if (
-        step_noise is not None
-        and not callable(step_noise)
-        and step_noise.shape != (plan.steps, *noise.shape)
-    ):
-        raise UsageError(
-            f"step_noise must have shape {(plan.steps, *noise.shape)}, got {step_noise.shape}."
-        )
+    if step_noise is not None and not callable(step_noise) and step_noise.shape != (plan.steps, *noise.shape):
+        raise UsageError(f"step_noise must have shape {(plan.steps, *noise.shape)}, got {step_noise.shape}.")

@@ -42,41 +42,14 @@ def _label(solver: Solver | None) -> str:
 _ALL = (
     Method("none", about="no correction"),
     Method("ibc", solve.mean_bias, about="TAC's input half: the mean of the sample"),
+    Method("tac", solve.mean_bias, solve.NoiseEstimate(), about="IBC and masked NER, fitted at the same input"),
+    Method("tac-paired", solve.mean_bias, solve.NoiseEstimate(), True, "IBC and masked NER, on paired trajectories"),
     Method(
-        "tac",
-        solve.mean_bias,
-        solve.NoiseEstimate(),
-        about="IBC and masked NER, fitted at the same input",
+        "tac-lsq", solve.mean_bias, solve.least_squares_gain, about="IBC and a least-squares gain, at the same input"
     ),
-    Method(
-        "tac-paired",
-        solve.mean_bias,
-        solve.NoiseEstimate(),
-        True,
-        "IBC and masked NER, on paired trajectories",
-    ),
-    Method(
-        "tac-lsq",
-        solve.mean_bias,
-        solve.least_squares_gain,
-        about="IBC and a least-squares gain, at the same input",
-    ),
-    Method(
-        "tac-std",
-        solve.mean_bias,
-        solve.std_matched_gain,
-        about="IBC and a std-matched gain, at the same input",
-    ),
-    Method(
-        "input-gain",
-        solve.moments_matched,
-        about="mean and standard deviation of the sample",
-    ),
-    Method(
-        "input-affine",
-        solve.affine_least_squares,
-        about="affine least squares on the sample",
-    ),
+    Method("tac-std", solve.mean_bias, solve.std_matched_gain, about="IBC and a std-matched gain, at the same input"),
+    Method("input-gain", solve.moments_matched, about="mean and standard deviation of the sample"),
+    Method("input-affine", solve.affine_least_squares, about="affine least squares on the sample"),
     Method(
         "input-affine-ner",
         solve.affine_least_squares,
@@ -84,9 +57,7 @@ _ALL = (
         about="affine least squares on the sample, then NER at the same input",
     ),
 )
-METHODS: Mapping[str, Method] = MappingProxyType(
-    {method.name: method for method in _ALL}
-)
+METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method in _ALL})
 
 
 def find_method(name: str) -> Method:
@@ -96,7 +67,5 @@ def find_method(name: str) -> Method:
         UsageError: there is none; lists what exists.
     """
     if name not in METHODS:
-        raise UsageError(
-            f"unknown correction method {name!r}; there are {', '.join(METHODS)}."
-        )
+        raise UsageError(f"unknown correction method {name!r}; there are {', '.join(METHODS)}.")
     return METHODS[name]

@@ -31,9 +31,7 @@ STREAMS = MappingProxyType({"calibration": 1, "evaluation": 2, "simulation": 3})
 _LIMIT = 2**63
 
 
-def initial_noise(
-    seed: int, stream: str, samples: Iterable[int], shape: tuple[int, ...]
-) -> FloatArray:
+def initial_noise(seed: int, stream: str, samples: Iterable[int], shape: tuple[int, ...]) -> FloatArray:
     """(B, *shape) float32 unit-normal noise, one row per sample index.
 
     Args:
@@ -48,44 +46,30 @@ def initial_noise(
     return _noise(seed, stream, samples, 0, shape)
 
 
-def step_noise(
-    seed: int, stream: str, samples: Iterable[int], step: int, shape: tuple[int, ...]
-) -> FloatArray:
+def step_noise(seed: int, stream: str, samples: Iterable[int], step: int, shape: tuple[int, ...]) -> FloatArray:
     """(B, *shape) float32 fresh noise of sampling step `step` (from 0); arguments as in `initial_noise`."""
     return _noise(seed, stream, samples, _index("step", step) + 1, shape)
 
 
-def step_noises(
-    seed: int, stream: str, samples: Iterable[int], shape: tuple[int, ...]
-) -> Callable[[int], FloatArray]:
+def step_noises(seed: int, stream: str, samples: Iterable[int], shape: tuple[int, ...]) -> Callable[[int], FloatArray]:
     """The fresh noise of these samples as a function of the step index, as `correction.loop.sample` takes it."""
     kept = tuple(samples)
     return lambda step: step_noise(seed, stream, kept, step, shape)
 
 
-def _noise(
-    seed: int, stream: str, samples: Iterable[int], word: int, shape: tuple[int, ...]
-) -> FloatArray:
+def _noise(seed: int, stream: str, samples: Iterable[int], word: int, shape: tuple[int, ...]) -> FloatArray:
     if stream not in STREAMS:
-        raise UsageError(
-            f"unknown noise stream {stream!r}; there are {', '.join(STREAMS)}."
-        )
+        raise UsageError(f"unknown noise stream {stream!r}; there are {', '.join(STREAMS)}.")
     key = np.array([_index("seed", seed), STREAMS[stream]], np.uint64)
     rows = [_normals(key, _index("sample", sample), word, shape) for sample in samples]
     return np.stack(rows) if rows else np.zeros((0, *shape), np.float32)
 
 
-def _normals(
-    key: np.ndarray, sample: int, word: int, shape: tuple[int, ...]
-) -> FloatArray:
+def _normals(key: np.ndarray, sample: int, word: int, shape: tuple[int, ...]) -> FloatArray:
     count = int(np.prod(shape, dtype=np.int64))
     counter = np.array([0, word, sample, 0], np.uint64)
-    raw = np.random.Philox(key=key, counter=counter).random_raw(
-        count + count % 2
-    ).reshape(-1, 2) >> np.uint64(11)
-    radius = np.sqrt(
-        -2.0 * np.log((raw[:, 0] + np.uint64(1)).astype(np.float64) / 2.0**53)
-    )
+    raw = np.random.Philox(key=key, counter=counter).random_raw(count + count % 2).reshape(-1, 2) >> np.uint64(11)
+    radius = np.sqrt(-2.0 * np.log((raw[:, 0] + np.uint64(1)).astype(np.float64) / 2.0**53))
     angle = 2.0 * np.pi * (raw[:, 1].astype(np.float64) / 2.0**53)
     pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
     return pairs.reshape(-1)[:count].reshape(shape).astype(np.float32)

@@ -73,45 +73,32 @@ class SamplingPlan:
         self._check_values()
         if self.prediction_type not in PREDICTION_TYPES:
             raise TableError(
-                "bad-metadata",
-                f"prediction_type must be one of {PREDICTION_TYPES}, got {self.prediction_type!r}.",
+                "bad-metadata", f"prediction_type must be one of {PREDICTION_TYPES}, got {self.prediction_type!r}."
             )
         try:
             json.dumps(dict(self.scheduler_config), allow_nan=False)
         except (TypeError, ValueError) as error:
-            raise TableError(
-                "bad-metadata", f"scheduler_config must hold JSON values only: {error}."
-            ) from error
+            raise TableError("bad-metadata", f"scheduler_config must hold JSON values only: {error}.") from error
 
     def _check_shapes(self) -> None:
         steps = self.timestep.size
         if not 1 <= steps <= MAX_STEPS:
-            raise TableError(
-                "too-many-steps", f"a plan has 1..{MAX_STEPS} steps, got {steps}."
-            )
+            raise TableError("too-many-steps", f"a plan has 1..{MAX_STEPS} steps, got {steps}.")
         for name in COLUMNS:
             if getattr(self, name).shape != (steps,):
                 raise TableError(
-                    "wrong-shape",
-                    f"column {name} must have shape ({steps},), got {getattr(self, name).shape}.",
+                    "wrong-shape", f"column {name} must have shape ({steps},), got {getattr(self, name).shape}."
                 )
         if self.w.ndim != 2 or self.w.shape[0] != steps:
-            raise TableError(
-                "wrong-shape", f"w must have shape ({steps}, H), got {self.w.shape}."
-            )
+            raise TableError("wrong-shape", f"w must have shape ({steps}, H), got {self.w.shape}.")
         if not 1 <= self.w.shape[1] <= MAX_HISTORY:
-            raise TableError(
-                "too-much-history",
-                f"w has 1..{MAX_HISTORY} columns, got {self.w.shape[1]}.",
-            )
+            raise TableError("too-much-history", f"w has 1..{MAX_HISTORY} columns, got {self.w.shape[1]}.")
 
     def _check_values(self) -> None:
         for name in sorted((*COLUMNS, "w")):
             require_finite(name, getattr(self, name))
         if not np.isfinite(self.init_sigma):
-            raise TableError(
-                "not-finite", f"init_sigma must be finite, got {self.init_sigma}."
-            )
+            raise TableError("not-finite", f"init_sigma must be finite, got {self.init_sigma}.")
         late = np.flatnonzero(np.diff(self.timestep) >= 0)
         if late.size:
             i = int(late[0]) + 1
@@ -121,31 +108,19 @@ class SamplingPlan:
                 f"{self.timestep[i - 1]:g}.",
             )
         if self.timestep[-1] < 0:
-            raise TableError(
-                "bad-plan",
-                f"timesteps must be >= 0, got {self.timestep[-1]:g} at the last step.",
-            )
+            raise TableError("bad-plan", f"timesteps must be >= 0, got {self.timestep[-1]:g} at the last step.")
         for name, low in (("input_scale", 0.0), ("clip", -1.0), ("sigma", -1.0)):
             column = getattr(self, name)
             bad = column <= 0 if low == 0.0 else column < 0
             if bad.any():
                 i = int(np.argmax(bad))
                 sign = "> 0" if low == 0.0 else ">= 0"
-                raise TableError(
-                    "bad-plan", f"{name} must be {sign}, got {column[i]:g} at step {i}."
-                )
+                raise TableError("bad-plan", f"{name} must be {sign}, got {column[i]:g} at step {i}.")
         if not self.init_sigma > 0:
-            raise TableError(
-                "bad-plan", f"init_sigma must be > 0, got {self.init_sigma:g}."
-            )
-        reach = np.triu(
-            np.ones(self.w.shape, bool), 1
-        )  # [N, H], true where j > i: before the first step
+            raise TableError("bad-plan", f"init_sigma must be > 0, got {self.init_sigma:g}.")
+        reach = np.triu(np.ones(self.w.shape, bool), 1)  # [N, H], true where j > i: before the first step
         if (self.w[reach] != 0).any():
-            raise TableError(
-                "bad-plan",
-                "w[i, j] must be 0 for j > i: there is no converted output before step 0.",
-            )
+            raise TableError("bad-plan", "w[i, j] must be 0 for j > i: there is no converted output before step 0.")
 
     @property
     def steps(self) -> int:
@@ -169,12 +144,7 @@ class SamplingPlan:
             array = getattr(self, name)
             total.update(f"{name}{array.shape}".encode())
             total.update(array.astype("<f4").tobytes())
-        rest = [
-            self.init_sigma,
-            self.prediction_type,
-            self.scheduler,
-            dict(self.scheduler_config),
-        ]
+        rest = [self.init_sigma, self.prediction_type, self.scheduler, dict(self.scheduler_config)]
         total.update(json.dumps(rest, sort_keys=True).encode())
         return total.hexdigest()
 
@@ -187,12 +157,8 @@ def frozen_float32(name: str, values: npt.ArrayLike) -> FloatArray:
     """
     array = np.asarray(values)
     if array.dtype.kind not in "fiu":
-        raise TableError(
-            "wrong-dtype", f"{name} must hold real numbers, got dtype {array.dtype}."
-        )
-    with np.errstate(
-        over="ignore"
-    ):  # becomes infinity, which require_finite reports by name
+        raise TableError("wrong-dtype", f"{name} must hold real numbers, got dtype {array.dtype}.")
+    with np.errstate(over="ignore"):  # becomes infinity, which require_finite reports by name
         copy = np.array(array, dtype=np.float32, order="C")
     copy.flags.writeable = False
     return copy
@@ -203,6 +169,4 @@ def require_finite(name: str, array: npt.NDArray[Any]) -> None:
     bad = ~np.isfinite(array)
     if bad.any():
         place = tuple(int(k) for k in np.argwhere(bad)[0])
-        raise TableError(
-            "not-finite", f"{name} must be finite, got {array[place]} at {place}."
-        )
+        raise TableError("not-finite", f"{name} must be finite, got {array[place]} at {place}.")

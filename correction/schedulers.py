@@ -27,9 +27,7 @@ from correction.plan import MAX_HISTORY, MAX_STEPS, SamplingPlan
 
 PROOF_TOLERANCE = 1e-6  # about 16 float32 roundings of the terms of a step
 _Array = npt.NDArray[np.float64]
-_SMALL = (
-    2.0**-20
-)  # an impulse far inside any clip; a power of two, so that scaling is exact
+_SMALL = 2.0**-20  # an impulse far inside any clip; a power of two, so that scaling is exact
 _LARGE = 2.0**40
 
 
@@ -46,20 +44,11 @@ class Sampler:
 SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
     {
         "ddim": Sampler(DDIMScheduler, {}, 0.0, "DDIM, eta 0: deterministic"),
-        "ddim-eta1": Sampler(
-            DDIMScheduler,
-            {},
-            1.0,
-            "DDIM, eta 1: DDPM's noise on a subset of the timesteps",
-        ),
+        "ddim-eta1": Sampler(DDIMScheduler, {}, 1.0, "DDIM, eta 1: DDPM's noise on a subset of the timesteps"),
         "ddpm": Sampler(DDPMScheduler, {}, 0.0, "DDPM, ancestral"),
         "dpmpp-2m": Sampler(
             DPMSolverMultistepScheduler,
-            {
-                "algorithm_type": "dpmsolver++",
-                "solver_order": 2,
-                "solver_type": "midpoint",
-            },
+            {"algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint"},
             0.0,
             "DPM-Solver++ 2M, deterministic",
         ),
@@ -68,10 +57,7 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
 
 
 def make_plan(
-    name: str,
-    scheduler_config: Mapping[str, Any],
-    steps: int,
-    spacing: str | None = "trailing",
+    name: str, scheduler_config: Mapping[str, Any], steps: int, spacing: str | None = "trailing"
 ) -> SamplingPlan:
     """The plan of a named sampler for a model's scheduler configuration.
 
@@ -90,23 +76,15 @@ def make_plan(
         NotLinearError: the scheduler has no plan.
     """
     if name not in SAMPLERS:
-        raise UsageError(
-            f"unknown sampler {name!r}; there are {', '.join(sorted(SAMPLERS))}."
-        )
+        raise UsageError(f"unknown sampler {name!r}; there are {', '.join(sorted(SAMPLERS))}.")
     if spacing not in (None, "trailing", "leading", "linspace"):
-        raise UsageError(
-            f"spacing must be trailing, leading, linspace or None, got {spacing!r}."
-        )
+        raise UsageError(f"spacing must be trailing, leading, linspace or None, got {spacing!r}.")
     sampler = SAMPLERS[name]
-    settings = dict(sampler.settings) | (
-        {} if spacing is None else {"timestep_spacing": spacing}
-    )
+    settings = dict(sampler.settings) | ({} if spacing is None else {"timestep_spacing": spacing})
     try:
         scheduler = sampler.scheduler.from_config(dict(scheduler_config), **settings)
     except (TypeError, ValueError, NotImplementedError) as error:
-        raise UsageError(
-            f"{sampler.scheduler.__name__} refuses the scheduler configuration: {error}"
-        ) from error
+        raise UsageError(f"{sampler.scheduler.__name__} refuses the scheduler configuration: {error}") from error
     return compile_plan(scheduler, steps, sampler.eta)
 
 
@@ -123,16 +101,14 @@ def compile_plan(scheduler: Any, steps: int, eta: float = 0.0) -> SamplingPlan:
 
     Raises:
         UsageError: steps or eta is out of range.
-        NotLinearError: dynamic thresholding, learned variance, or the replay differs by more than the rounding of float32.
+        NotLinearError: dynamic thresholding, learned variance, or the replay differs by more than rounding.
     """
     name = type(scheduler).__name__
     _check_request(scheduler, steps, eta)
     probe = _Probe(scheduler, steps, eta)
     p, q, clip = _converted(probe)
     columns = {"p": p, "q": q, "clip": clip, **_updates(probe, p, q, clip)}
-    config = {
-        key: value for key, value in scheduler.config.items() if not key.startswith("_")
-    }
+    config = {key: value for key, value in scheduler.config.items() if not key.startswith("_")}
     plan = SamplingPlan(
         timestep=probe.timestep,
         input_scale=probe.input_scale,
@@ -151,9 +127,7 @@ def compile_plan(scheduler: Any, steps: int, eta: float = 0.0) -> SamplingPlan:
     return plan
 
 
-def replay_error(
-    plan: SamplingPlan, scheduler: Any, eta: float = 0.0, seed: int = 0
-) -> tuple[float, int]:
+def replay_error(plan: SamplingPlan, scheduler: Any, eta: float = 0.0, seed: int = 0) -> tuple[float, int]:
     """Largest error of one step of the plan along a random trajectory of the scheduler, and the step where it is.
 
     Both get the same sample, model output, earlier outputs and noise; the model output is drawn so that the converted
@@ -163,14 +137,10 @@ def replay_error(
     """
     random = np.random.default_rng(seed)
     probe = _Probe(scheduler, plan.steps, eta)
-    p, q, a, b, w = (
-        getattr(plan, name).astype(np.float64) for name in ("p", "q", "a", "b", "w")
-    )
+    p, q, a, b, w = (getattr(plan, name).astype(np.float64) for name in ("p", "q", "a", "b", "w"))
     worst, where = 0.0, 0
     x = plan.init_sigma * random.standard_normal((1, 1, 16, 16))
-    ys: list[
-        tuple[_Array, float]
-    ] = []  # converted outputs and the size of their terms, newest first
+    ys: list[tuple[_Array, float]] = []  # converted outputs and the size of their terms, newest first
     for i in range(plan.steps):
         bound = float(plan.clip[i])
         target = random.uniform(-1.5, 1.5, x.shape) * (bound or 1.0)
@@ -179,12 +149,7 @@ def replay_error(
         size = float((np.abs(p[i] * x) + np.abs(q[i] * m)).max())
         ys = [(np.clip(y, -bound, bound) if bound else y, size), *ys][: plan.history]
         after, _, z = probe.step(i, x, m)
-        own = (
-            a[i] * x
-            + b[i] * m
-            + float(plan.sigma[i]) * z
-            + sum(w[i, j] * past for j, (past, _) in enumerate(ys))
-        )
+        own = a[i] * x + b[i] * m + float(plan.sigma[i]) * z + sum(w[i, j] * past for j, (past, _) in enumerate(ys))
         terms = float(np.abs(a[i] * x).max() + np.abs(b[i] * m).max())
         terms += sum(abs(float(w[i, j])) * size for j, (_, size) in enumerate(ys))
         error = float(np.abs(own - after).max()) / max(1.0, terms)
@@ -219,9 +184,7 @@ def _check_request(scheduler: Any, steps: int, eta: float) -> None:
 class _Probe:
     """A private copy of a scheduler, stepped on numpy arrays; tells the noise that each step drew."""
 
-    def __init__(
-        self, scheduler: Any, steps: int, eta: float, dtype: torch.dtype = torch.float64
-    ) -> None:
+    def __init__(self, scheduler: Any, steps: int, eta: float, dtype: torch.dtype = torch.float64) -> None:
         self.scheduler = copy.deepcopy(scheduler)
         self.scheduler.set_timesteps(steps)
         self.times = self.scheduler.timesteps
@@ -230,9 +193,7 @@ class _Probe:
         self._steps = steps
         self._takes = inspect.signature(scheduler.step).parameters
         self._options: dict[str, Any] = {"eta": eta} if "eta" in self._takes else {}
-        self.input_scale = np.ones(
-            len(self.times), np.float32
-        )  # filled in by step: it may depend on the steps before
+        self.input_scale = np.ones(len(self.times), np.float32)  # filled in by step: it may depend on the steps before
         self.restart()
 
     def restart(self) -> None:
@@ -240,9 +201,7 @@ class _Probe:
         self.scheduler.set_timesteps(self._steps)
         self._generator = torch.Generator().manual_seed(0)
 
-    def step(
-        self, i: int, x: npt.NDArray[Any], m: npt.NDArray[Any]
-    ) -> tuple[_Array, _Array, _Array]:
+    def step(self, i: int, x: npt.NDArray[Any], m: npt.NDArray[Any]) -> tuple[_Array, _Array, _Array]:
         """(next sample, converted output, noise) of step i; all have the shape of x."""
         twin = torch.Generator()
         twin.set_state(self._generator.get_state())
@@ -256,26 +215,16 @@ class _Probe:
         sample, output = (torch.as_tensor(v).to(self.dtype) for v in (x, m))
         if hasattr(self.scheduler, "scale_model_input"):
             one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
-            self.input_scale[i] = float(
-                self.scheduler.scale_model_input(one, self.times[i])
-            )
+            self.input_scale[i] = float(self.scheduler.scale_model_input(one, self.times[i]))
         try:
             result = self.scheduler.step(output, self.times[i], sample, **options)
         except (TypeError, ValueError, NotImplementedError) as error:
-            raise NotLinearError(
-                f"{type(self.scheduler).__name__} cannot be probed: {error}"
-            ) from error
+            raise NotLinearError(f"{type(self.scheduler).__name__} cannot be probed: {error}") from error
         converted = self._converted(result)
-        return (
-            result.prev_sample.double().numpy(),
-            converted.double().numpy(),
-            z.double().numpy(),
-        )
+        return (result.prev_sample.double().numpy(), converted.double().numpy(), z.double().numpy())
 
     def _converted(self, result: Any) -> torch.Tensor:
-        outputs = getattr(
-            self.scheduler, "model_outputs", None
-        )  # the multistep solvers' own history
+        outputs = getattr(self.scheduler, "model_outputs", None)  # the multistep solvers' own history
         if outputs:
             return outputs[-1]
         converted = getattr(result, "pred_original_sample", None)
@@ -289,19 +238,14 @@ class _Probe:
     @property
     def lags(self) -> int:
         """How many converted outputs a step may use, the current one included."""
-        return min(
-            max(1, len(getattr(self.scheduler, "model_outputs", None) or ())),
-            MAX_HISTORY,
-        )
+        return min(max(1, len(getattr(self.scheduler, "model_outputs", None) or ())), MAX_HISTORY)
 
 
 def _converted(probe: _Probe) -> tuple[_Array, _Array, _Array]:
     """Columns p, q and clip, each [N]: from impulses inside the clip and one far outside it."""
     x = np.array([_SMALL, 0.0, 0.0]).reshape(1, 1, 1, 3)
     m = np.array([0.0, _SMALL, _LARGE]).reshape(1, 1, 1, 3)
-    y = np.stack(
-        [probe.step(i, x, m)[1].reshape(3) for i in range(len(probe.times))]
-    )  # [N, 3]
+    y = np.stack([probe.step(i, x, m)[1].reshape(3) for i in range(len(probe.times))])  # [N, 3]
     p, q = y[:, 0] / _SMALL, y[:, 1] / _SMALL
     clipped = np.abs(y[:, 2]) < 0.5 * np.abs(q) * _LARGE
     return p, q, np.where(clipped, np.abs(y[:, 2]), 0.0)
@@ -325,12 +269,7 @@ def _updates(probe: _Probe, p: _Array, q: _Array, clip: _Array) -> dict[str, _Ar
     after, y, _ = _walk(probe, x_in, m_in)
     after = after - quiet
     keep_a_b = bounded or lags == 1
-    result = {
-        "a": np.zeros(steps),
-        "b": np.zeros(steps),
-        "w": np.zeros((steps, lags)),
-        "sigma": np.zeros(steps),
-    }
+    result = {"a": np.zeros(steps), "b": np.zeros(steps), "w": np.zeros((steps, lags)), "sigma": np.zeros(steps)}
     for i in range(steps):
         known = [x_in[i]] + ([m_in[i]] if keep_a_b else [])
         current = 0 if clip[i] > 0 or not keep_a_b else 1
@@ -355,22 +294,14 @@ def _walk(probe: _Probe, x_in: _Array, m_in: _Array) -> tuple[_Array, _Array, _A
     """Steps through with the given samples and outputs; next samples, converted outputs and noise, each [N, E]."""
     probe.restart()
     rows = [
-        probe.step(i, x[None, None, None], m[None, None, None])
-        for i, (x, m) in enumerate(zip(x_in, m_in))
+        probe.step(i, x[None, None, None], m[None, None, None]) for i, (x, m) in enumerate(zip(x_in, m_in, strict=True))
     ]
-    after, y, z = (np.stack(part).reshape(x_in.shape) for part in zip(*rows))
+    after, y, z = (np.stack(part).reshape(x_in.shape) for part in zip(*rows, strict=True))
     return after, y, z
 
 
 def _json_values(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration as JSON values, sorted by key; infinities (lambda_min_clipped) become strings."""
-    text = json.dumps(
-        dict(config),
-        sort_keys=True,
-        default=lambda v: v.tolist() if hasattr(v, "tolist") else str(v),
-    )
+    text = json.dumps(dict(config), sort_keys=True, default=lambda v: v.tolist() if hasattr(v, "tolist") else str(v))
     values = json.loads(text)
-    return {
-        key: str(v) if isinstance(v, float) and not math.isfinite(v) else v
-        for key, v in values.items()
-    }
+    return {key: str(v) if isinstance(v, float) and not math.isfinite(v) else v for key, v in values.items()}

@@ -18,18 +18,7 @@ import numpy.typing as npt
 from correction.errors import UsageError
 
 Array = npt.NDArray[np.float64]
-_ROWS = (
-    "count",
-    "t",
-    "s",
-    "tt",
-    "ss",
-    "ts",
-    "mask_ts",
-    "mask_ss",
-    "mask_ratio",
-    "mask_ratio2",
-)
+_ROWS = ("count", "t", "s", "tt", "ss", "ts", "mask_ts", "mask_ss", "mask_ratio", "mask_ratio2")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,44 +41,23 @@ class PairSums:
     table: Array
 
     @staticmethod
-    def of(
-        target: npt.NDArray[np.floating],
-        source: npt.NDArray[np.floating],
-        threshold: Array,
-    ) -> PairSums:
+    def of(target: npt.NDArray[np.floating], source: npt.NDArray[np.floating], threshold: Array) -> PairSums:
         """Sums of two (B, C, H, W) arrays; threshold is [C], >= 0, in the units of target (see `mean_magnitude`).
 
         Raises:
             UsageError: the shapes differ.
         """
-        if (
-            target.shape != source.shape
-            or target.ndim != 4
-            or threshold.shape != target.shape[1:2]
-        ):
+        if target.shape != source.shape or target.ndim != 4 or threshold.shape != target.shape[1:2]:
             raise UsageError(
                 f"target and source must share a shape (B, C, H, W) and threshold be (C,), got {target.shape}, "
                 f"{source.shape} and {threshold.shape}."
             )
-        t = (
-            np.moveaxis(target, 1, 0).reshape(target.shape[1], -1).astype(np.float64)
-        )  # [C, B*H*W]
+        t = np.moveaxis(target, 1, 0).reshape(target.shape[1], -1).astype(np.float64)  # [C, B*H*W]
         s = np.moveaxis(source, 1, 0).reshape(source.shape[1], -1).astype(np.float64)
         mask = np.abs(t) > threshold[:, None]
         ratio = np.divide(s, t, out=np.zeros_like(s), where=mask)
         count = np.full_like(t, 1.0)
-        rows = (
-            count,
-            t,
-            s,
-            t * t,
-            s * s,
-            t * s,
-            mask * (t * s),
-            mask * (s * s),
-            ratio,
-            ratio * ratio,
-        )
+        rows = (count, t, s, t * t, s * s, t * s, mask * (t * s), mask * (s * s), ratio, ratio * ratio)
         return PairSums(np.stack([row.sum(axis=1) for row in rows]))
 
     def __add__(self, other: PairSums) -> PairSums:
@@ -156,9 +124,7 @@ class NoiseEstimate:
         """The gain for these sums."""
         rest = 1.0 - self.l1
         over = rest * sums.mean("mask_ts") + self.l1 * sums.mean("mask_ratio") + self.l2
-        under = (
-            rest * sums.mean("mask_ss") + self.l1 * sums.mean("mask_ratio2") + self.l2
-        )
+        under = rest * sums.mean("mask_ss") + self.l1 * sums.mean("mask_ratio2") + self.l2
         gain = _ratio(over, under)
         return Affine(gain, np.zeros_like(gain))
 
@@ -194,15 +160,8 @@ def jackknife(groups: Sequence[PairSums], solver: Solver) -> Affine:
         return Affine(unknown, unknown)
     total = join(groups)
     left_out = [solver(total - group) for group in groups]
-    factor = np.sqrt(
-        (count - 1.0) ** 2 / count
-    )  # (n-1)/n * sum of squares, with numpy's variance over n-1
-    return Affine(
-        *(
-            factor * np.std([getattr(v, name) for v in left_out], axis=0, ddof=1)
-            for name in ("gain", "bias")
-        )
-    )
+    factor = np.sqrt((count - 1.0) ** 2 / count)  # (n-1)/n * sum of squares, with numpy's variance over n-1
+    return Affine(*(factor * np.std([getattr(v, name) for v in left_out], axis=0, ddof=1) for name in ("gain", "bias")))
 
 
 def join(groups: Sequence[PairSums]) -> PairSums:

@@ -11,10 +11,7 @@ from correction.errors import TableError
 from correction.plan import MAX_STEPS, FloatArray, frozen_float32, require_finite
 
 MAX_CHANNELS = 4096
-GAIN_LOW, GAIN_HIGH = (
-    0.1,
-    10.0,
-)  # outside, the quantized network is broken rather than off: no gain repairs it
+GAIN_LOW, GAIN_HIGH = (0.1, 10.0)  # outside, the quantized network is broken rather than off: no gain repairs it
 NAMES = ("output_gain", "output_bias", "input_gain", "input_bias")
 _GAIN_BOUNDS = np.float32(GAIN_LOW), np.float32(GAIN_HIGH)
 
@@ -45,26 +42,14 @@ class Correction:
             object.__setattr__(self, name, frozen_float32(name, getattr(self, name)))
         shape = self.output_gain.shape
         if len(shape) != 2:
-            raise TableError(
-                "wrong-shape",
-                f"output_gain must have shape (steps, channels), got {shape}.",
-            )
+            raise TableError("wrong-shape", f"output_gain must have shape (steps, channels), got {shape}.")
         if not 1 <= shape[0] <= MAX_STEPS:
-            raise TableError(
-                "too-many-steps",
-                f"a correction has 1..{MAX_STEPS} steps, got {shape[0]}.",
-            )
+            raise TableError("too-many-steps", f"a correction has 1..{MAX_STEPS} steps, got {shape[0]}.")
         if not 1 <= shape[1] <= MAX_CHANNELS:
-            raise TableError(
-                "too-many-channels",
-                f"a correction has 1..{MAX_CHANNELS} channels, got {shape[1]}.",
-            )
+            raise TableError("too-many-channels", f"a correction has 1..{MAX_CHANNELS} channels, got {shape[1]}.")
         for name in NAMES:
             if getattr(self, name).shape != shape:
-                raise TableError(
-                    "wrong-shape",
-                    f"{name} must have shape {shape}, got {getattr(self, name).shape}.",
-                )
+                raise TableError("wrong-shape", f"{name} must have shape {shape}, got {getattr(self, name).shape}.")
         for name in sorted(NAMES):
             require_finite(name, getattr(self, name))
         for name in ("input_gain", "output_gain"):
@@ -100,9 +85,7 @@ class Correction:
     def is_identity(self) -> bool:
         """True if no step changes anything."""
         gains = (self.output_gain == 1).all() and (self.input_gain == 1).all()
-        return bool(
-            gains and (self.output_bias == 0).all() and (self.input_bias == 0).all()
-        )
+        return bool(gains and (self.output_bias == 0).all() and (self.input_bias == 0).all())
 
     def digest(self) -> str:
         """sha256 (hex) over the four tables and their shape."""

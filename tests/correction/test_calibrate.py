@@ -1,19 +1,10 @@
-"""Calibration: the identity where nothing is wrong, known errors found, unseen noise improved, interruptions survived."""
+"""Calibration: identity where nothing is wrong, known errors found, unseen noise improved, interruptions survived."""
 
 import numpy as np
 import pytest
 from toys import Skewed, reference
 
-from correction import (
-    METHODS,
-    CheckFailed,
-    NonFiniteError,
-    UsageError,
-    calibrate,
-    initial_noise,
-    sample,
-    step_noises,
-)
+from correction import METHODS, CheckFailed, NonFiniteError, UsageError, calibrate, initial_noise, sample, step_noises
 from correction.methods import Method
 from correction.schedulers import make_plan
 from correction.tables import NAMES
@@ -35,23 +26,15 @@ def distance(plan, quantized, correction, network=reference):
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
-@pytest.mark.parametrize(
-    "plan", [PLAN, NOISY_PLAN, MULTISTEP_PLAN], ids=["ddim", "eta1", "multistep"]
-)
+@pytest.mark.parametrize("plan", [PLAN, NOISY_PLAN, MULTISTEP_PLAN], ids=["ddim", "eta1", "multistep"])
 def test_without_a_quantizer_the_correction_is_the_identity(plan, method):
     result = calibrate(plan, reference, reference, NOISE, method, step_noise=FRESH)
-    assert (
-        result.correction.is_identity and not result.kept.any() and not result.dropped
-    )
-    assert all(
-        row.trajectory_with == row.trajectory_without == 0 for row in result.statistics
-    )
+    assert result.correction.is_identity and not result.kept.any() and not result.dropped
+    assert all(row.trajectory_with == row.trajectory_without == 0 for row in result.statistics)
 
 
 @pytest.mark.parametrize("method", sorted(set(METHODS) - {"none"}))
-@pytest.mark.parametrize(
-    "plan", [PLAN, NOISY_PLAN, MULTISTEP_PLAN], ids=["ddim", "eta1", "multistep"]
-)
+@pytest.mark.parametrize("plan", [PLAN, NOISY_PLAN, MULTISTEP_PLAN], ids=["ddim", "eta1", "multistep"])
 def test_unseen_noise_comes_nearer_to_the_reference(plan, method):
     quantized = Skewed(gain=0.95, bias=0.05, noise=0.05)
     result = calibrate(plan, reference, quantized, NOISE, method, step_noise=FRESH)
@@ -79,9 +62,7 @@ def test_a_known_output_gain_is_found():
     method = Method("gain", output=METHODS["tac-lsq"].output)
     result = calibrate(PLAN, reference, Skewed(0.9, 0.0), NOISE, method)
     np.testing.assert_allclose(result.correction.output_gain, 1 / 0.9, rtol=1e-5)
-    assert (result.correction.output_bias == 0).all() and (
-        result.correction.input_gain == 1
-    ).all()
+    assert (result.correction.output_bias == 0).all() and (result.correction.input_gain == 1).all()
     assert result.kept.tolist() == [[False, True]] * PLAN.steps
     assert distance(PLAN, Skewed(0.9, 0.0), result.correction) < 1e-9
 
@@ -93,19 +74,14 @@ def test_a_known_drift_of_the_sample_is_found():
     assert result.correction.input_bias[0] == pytest.approx([0, 0, 0])  # no drift yet
     drift = -(PLAN.b[0] + PLAN.w[0, 0] * PLAN.q[0]) * bias
     np.testing.assert_allclose(result.correction.input_bias[1], drift, rtol=1e-3)
-    assert (result.correction.input_gain == 1).all() and (
-        result.correction.output_gain == 1
-    ).all()
+    assert (result.correction.input_gain == 1).all() and (result.correction.output_gain == 1).all()
     errors = result.standard_errors["input_bias"]
     assert (errors[1:] >= 0).all() and (errors[1] < 1e-3 * abs(drift)).all()
 
 
 def test_same_input_and_paired_differ():
     quantized = Skewed(0.95, 0.05, 0.1)
-    tables = [
-        calibrate(PLAN, reference, quantized, NOISE, m).correction
-        for m in ("tac", "tac-paired")
-    ]
+    tables = [calibrate(PLAN, reference, quantized, NOISE, m).correction for m in ("tac", "tac-paired")]
     assert not np.array_equal(tables[0].output_gain, tables[1].output_gain)
 
 
@@ -117,25 +93,14 @@ def test_a_step_that_does_not_help_stays_identity():
         return Affine(np.full(3, 1.5), np.full(3, 0.5))
 
     quantized = Skewed(0.99, 0.0)
-    result = calibrate(
-        PLAN, reference, quantized, NOISE, Method("bad", nonsense, nonsense)
-    )
+    result = calibrate(PLAN, reference, quantized, NOISE, Method("bad", nonsense, nonsense))
     assert result.correction.is_identity and not result.kept.any()
-    assert all(
-        row.error_none < min(row.error_input, row.error_both)
-        for row in result.statistics
-    )
+    assert all(row.error_none < min(row.error_input, row.error_both) for row in result.statistics)
     assert all((values == 0).all() for values in result.standard_errors.values())
 
 
 def test_a_gain_that_the_file_would_refuse_becomes_identity():
-    result = calibrate(
-        PLAN,
-        reference,
-        Skewed(0.05, 0.0),
-        NOISE,
-        Method("gain", output=METHODS["tac-lsq"].output),
-    )
+    result = calibrate(PLAN, reference, Skewed(0.05, 0.0), NOISE, Method("gain", output=METHODS["tac-lsq"].output))
     assert (result.correction.output_gain[0] == 1).all()  # 1/0.05 = 20 > 10
 
 
@@ -147,10 +112,7 @@ def test_batches_conditioning_and_progress():
         sizes.append(len(x))
         return Skewed()(x, t, shift=shift)
 
-    options = {
-        "conditioning": {"shift": shift},
-        "progress": lambda step, steps: seen.append((step, steps)),
-    }
+    options = {"conditioning": {"shift": shift}, "progress": lambda step, steps: seen.append((step, steps))}
     whole = calibrate(PLAN, reference, quantized, NOISE, "tac", **options)
     assert seen == [(k, 8) for k in range(1, 9)]
     assert max(sizes) == 18
@@ -158,14 +120,7 @@ def test_batches_conditioning_and_progress():
     parts = calibrate(PLAN, reference, quantized, NOISE, "tac", batch_size=5, **options)
     assert max(sizes) == 5
     assert parts.correction.digest() == whole.correction.digest()
-    other = calibrate(
-        PLAN,
-        reference,
-        quantized,
-        NOISE,
-        "tac",
-        conditioning={"shift": shift[::-1].copy()},
-    )
+    other = calibrate(PLAN, reference, quantized, NOISE, "tac", conditioning={"shift": shift[::-1].copy()})
     assert other.correction.digest() != whole.correction.digest()
 
 
@@ -181,9 +136,7 @@ def interrupted_at(step):
     return progress
 
 
-@pytest.mark.parametrize(
-    "plan", [NOISY_PLAN, MULTISTEP_PLAN], ids=["eta1", "multistep"]
-)
+@pytest.mark.parametrize("plan", [NOISY_PLAN, MULTISTEP_PLAN], ids=["eta1", "multistep"])
 @pytest.mark.parametrize("step", [1, 4, 8])
 def test_interrupted_and_resumed_equals_uninterrupted(plan, step, tmp_path):
     quantized, path = Skewed(0.95, 0.05, 0.05), tmp_path / "state"
@@ -207,9 +160,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(plan, step, tmp_path):
     assert resumed.correction.digest() == whole.correction.digest()
     np.testing.assert_equal(resumed.statistics, whole.statistics)
     for name in NAMES:
-        assert np.array_equal(
-            resumed.standard_errors[name], whole.standard_errors[name]
-        )
+        assert np.array_equal(resumed.standard_errors[name], whole.standard_errors[name])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -223,29 +174,19 @@ def test_the_state_of_another_calibration_is_started_over(tmp_path):
         {"holdout_fraction": 0.5},
         {"conditioning": {"shift": np.ones(24)}},
     ]
-    usual = {
-        "plan": PLAN,
-        "reference": reference,
-        "quantized": quantized,
-        "noise": NOISE,
-        "method": "tac",
-    }
+    usual = {"plan": PLAN, "reference": reference, "quantized": quantized, "noise": NOISE, "method": "tac"}
     for change in variants:
         with pytest.raises(Interrupted):
             calibrate(**usual, state_file=path, progress=interrupted_at(3))
         done = []
-        calibrate(
-            **{**usual, **change},
-            state_file=path,
-            progress=lambda k, n, done=done: done.append(k),
-        )
+        calibrate(**{**usual, **change}, state_file=path, progress=lambda k, n, done=done: done.append(k))
         assert done[0] == 1, change
 
 
 def test_a_damaged_state_is_named(tmp_path):
     path = tmp_path / "state"
     path.write_bytes(b"not a state")
-    with pytest.raises(CheckFailed, match="state.*delete it"):
+    with pytest.raises(CheckFailed, match=r"state.*delete it"):
         calibrate(PLAN, reference, Skewed(), NOISE, state_file=path)
 
 
@@ -264,19 +205,11 @@ def test_a_network_that_fails_names_the_step():
         ({"noise": NOISE[:1]}, "at least 2 samples"),
         ({"holdout_fraction": 0.0}, "holdout_fraction"),
         ({"batch_size": 0}, "batch_size"),
-        (
-            {"conditioning": {"shift": np.zeros(3)}},
-            "'shift' must be a numpy array with 24 rows",
-        ),
+        ({"conditioning": {"shift": np.zeros(3)}}, "'shift' must be a numpy array with 24 rows"),
         ({"plan": NOISY_PLAN}, "step_noise"),
     ],
 )
 def test_wrong_arguments_are_usage_errors(options, message):
-    usual = {
-        "plan": PLAN,
-        "reference": reference,
-        "quantized": Skewed(),
-        "noise": NOISE,
-    }
+    usual = {"plan": PLAN, "reference": reference, "quantized": Skewed(), "noise": NOISE}
     with pytest.raises(UsageError, match=message):
         calibrate(**{**usual, **options})

@@ -38,9 +38,7 @@ def lowest(loss, low, high):
     return (low + high) / 2
 
 
-@pytest.mark.parametrize(
-    ("l1", "l2"), [(0.0, 0.0), (0.5, 0.1), (0.8, 0.1), (1.0, 0.0), (0.3, 2.0)]
-)
+@pytest.mark.parametrize(("l1", "l2"), [(0.0, 0.0), (0.5, 0.1), (0.8, 0.1), (1.0, 0.0), (0.3, 2.0)])
 def test_noise_estimate_minimises_its_loss(l1, l2):
     e, e_hat = pair()
     found = NoiseEstimate(l1, l2)(sums_of(e, e_hat, masked=True))
@@ -60,9 +58,7 @@ def test_noise_estimate_minimises_its_loss(l1, l2):
 def test_without_the_mask_the_relative_term_collapses_the_gain():
     e, e_hat = pair(gain=1.0, bias=0.0, noise=0.1, shape=(64, 1, 16, 16))
     assert NoiseEstimate(0.5, 0.0)(sums_of(e, e_hat)).gain[0] < 0.5
-    assert NoiseEstimate(0.5, 0.0)(sums_of(e, e_hat, masked=True)).gain[
-        0
-    ] == pytest.approx(1.0, abs=0.03)
+    assert NoiseEstimate(0.5, 0.0)(sums_of(e, e_hat, masked=True)).gain[0] == pytest.approx(1.0, abs=0.03)
 
 
 def test_least_squares_gain_minimises_and_shrinks_with_noise():
@@ -94,9 +90,7 @@ def test_moments_and_means_are_matched():
         moved = both.gain[c] * s + both.bias[c]
         assert (moved.mean(), moved.std()) == pytest.approx((t.mean(), t.std()))
         assert (s + solve.mean_bias(sums).bias[c]).mean() == pytest.approx(t.mean())
-        assert (s * solve.std_matched_gain(sums).gain[c]).std() == pytest.approx(
-            t.std()
-        )
+        assert (s * solve.std_matched_gain(sums).gain[c]).std() == pytest.approx(t.std())
     assert (solve.mean_bias(sums).gain == 1).all()
 
 
@@ -126,18 +120,12 @@ def test_a_dead_channel_is_left_alone(solver):
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    cuts=st.lists(st.integers(1, 15), max_size=4),
-    scale=st.floats(1e-3, 1e3),
-)
+@given(seed=st.integers(0, 2**32 - 1), cuts=st.lists(st.integers(1, 15), max_size=4), scale=st.floats(1e-3, 1e3))
 def test_sums_of_any_split_solve_to_the_same(seed, cuts, scale):
     x, x_hat = (scale * side for side in pair(seed))
     threshold = mean_magnitude(x)
     edges = [0, *sorted(set(cuts)), len(x)]
-    parts = [
-        PairSums.of(x[i:j], x_hat[i:j], threshold) for i, j in itertools.pairwise(edges)
-    ]
+    parts = [PairSums.of(x[i:j], x_hat[i:j], threshold) for i, j in itertools.pairwise(edges)]
     whole, split = PairSums.of(x, x_hat, threshold), join(parts[::-1])
     for solver in SOLVERS:
         one, other = solver(whole), solver(split)
@@ -160,9 +148,7 @@ def test_standard_errors_match_the_spread_over_repetitions():
     assert np.isnan(jackknife(groups[:1], solve.affine_least_squares).gain).all()
 
 
-@pytest.mark.parametrize(
-    "make", [lambda: NoiseEstimate(l1=1.5), lambda: NoiseEstimate(l2=-1.0)]
-)
+@pytest.mark.parametrize("make", [lambda: NoiseEstimate(l1=1.5), lambda: NoiseEstimate(l2=-1.0)])
 def test_settings_out_of_range_are_usage_errors(make):
     with pytest.raises(UsageError, match=r"l[12] must be"):
         make()

@@ -13,9 +13,7 @@ BETAS = np.linspace(1e-4, 0.02, 1000, dtype=np.float64)
 ALPHAS = np.cumprod(1 - BETAS)
 
 
-def reference(
-    sample: np.ndarray, timestep: float, /, **conditioning: Any
-) -> np.ndarray:
+def reference(sample: np.ndarray, timestep: float, /, **conditioning: Any) -> np.ndarray:
     """An epsilon network that believes in smooth images: x0 = a squashed copy of the sample."""
     alpha = ALPHAS[int(timestep)]
     shift = conditioning.get("shift", np.zeros(len(sample)))[:, None, None, None]
@@ -31,25 +29,17 @@ class Skewed:
     bias: float = 0.03
     noise: float = 0.0
 
-    def __call__(
-        self, sample: np.ndarray, timestep: float, /, **conditioning: Any
-    ) -> np.ndarray:
+    def __call__(self, sample: np.ndarray, timestep: float, /, **conditioning: Any) -> np.ndarray:
         m = self.gain * reference(sample, timestep, **conditioning) + self.bias
         if self.noise:
-            m = m + self.noise * np.sin(
-                1e3 * sample
-            )  # deterministic, all but uncorrelated with the sample
+            m = m + self.noise * np.sin(1e3 * sample)  # deterministic, all but uncorrelated with the sample
         return m.astype(np.float32)
 
 
 def small_plan(steps: int = 4, history: int = 2, **changes: Any) -> SamplingPlan:
     """A valid plan with distinct values in every column."""
     rows = np.arange(steps, dtype=np.float32)
-    w = (
-        np.tril(np.ones((steps, history), np.float32)) * np.float32(0.1)
-        if history > 1
-        else np.full((steps, 1), 0.1)
-    )
+    w = np.tril(np.ones((steps, history), np.float32)) * np.float32(0.1) if history > 1 else np.full((steps, 1), 0.1)
     columns = {
         "timestep": 10.0 * (steps - rows) - 1,
         "input_scale": 1 + 0.01 * rows,
