@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from diffusers import DPMSolverMultistepScheduler
 from toys import Skewed, reference
 
 from correction import METHODS, CheckFailed, NonFiniteError, UsageError, calibrate, initial_noise, sample, step_noises
 from correction.methods import Method
-from correction.schedulers import make_plan
+from correction.schedulers import compile_plan, make_plan
 from correction.tables import NAMES
 
 SHAPE = (3, 6, 6)
@@ -14,6 +15,7 @@ NOISE = initial_noise(0, "calibration", range(24), SHAPE)
 PLAN = make_plan("ddim", {"clip_sample": False}, 8)
 NOISY_PLAN = make_plan("ddim-eta1", {"clip_sample": True}, 8)
 MULTISTEP_PLAN = make_plan("dpmpp-2m", {}, 8)
+THIRD_ORDER_PLAN = compile_plan(DPMSolverMultistepScheduler(solver_order=3, prediction_type="epsilon"), 20)
 FRESH = step_noises(0, "calibration", range(24), SHAPE)
 
 
@@ -77,6 +79,71 @@ def test_a_known_drift_of_the_sample_is_found():
     assert (result.correction.input_gain == 1).all() and (result.correction.output_gain == 1).all()
     errors = result.standard_errors["input_bias"]
     assert (errors[1:] >= 0).all() and (errors[1] < 1e-3 * abs(drift)).all()
+
+
+@pytest.mark.parametrize("plan", [PLAN, NOISY_PLAN, THIRD_ORDER_PLAN], ids=["ddim", "eta1", "third-order"])
+def test_the_statistics_are_those_of_the_device_loop(plan):
+    """What calibration says of the held-out samples at the end is what sampling them again gives, to the last bit."""
+    quantized = Skewed(0.95, 0.05, 0.05)
+    result = calibrate(plan, reference, quantized, NOISE, "tac", step_noise=FRESH)
+    exact = sample(plan, reference, NOISE, None, FRESH)[18:].astype(np.float64)
+    for correction, name in ((result.correction, "trajectory_with"), (None, "trajectory_without")):
+        ours = sample(plan, quantized, NOISE, correction, FRESH)[18:]
+        assert getattr(result.statistics[-1], name) == np.mean((ours - exact) ** 2)
+
+
+def test_held_out_samples_take_no_part_in_the_fit():
+    """The quantizer's bias is 10 % smaller on held-out samples: the drift found must be that of the others."""
+    share = np.where(np.arange(24) < 18, 1.0, 0.9)
+
+    def network(x, t, /, share):
+        return reference(x, t)
+
+    def quantized(x, t, /, share):
+        return (reference(x, t) + 0.02 * share[:, None, None, None]).astype(np.float32)
+
+    result = calibrate(PLAN, network, quantized, NOISE, "ibc", conditioning={"share": share})
+    drift = -(PLAN.b[0] + PLAN.w[0, 0] * PLAN.q[0]) * 0.02
+    np.testing.assert_allclose(result.correction.input_bias[1], drift, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("method", "calls_per_step"), [("tac-paired", 24), ("tac", 24 + 18), ("ibc", 24)])
+def test_the_reference_is_asked_again_only_for_the_same_input(method, calls_per_step):
+    calls = []
+
+    def network(x, t):
+        calls.append(len(x))
+        return reference(x, t)
+
+    calibrate(PLAN, network, Skewed(), NOISE, method)
+    assert sum(calls) == calls_per_step * PLAN.steps
+
+
+def test_a_correction_that_helps_each_step_but_not_the_end_is_dropped():
+    index = np.arange(24)
+    seen: dict[str, np.ndarray] = {}  # samples before the last step
+
+    def keep(name):
+        return lambda i, x, m, y: seen.update({name: x})
+
+    def network(x, t, /, index):
+        return reference(x, t)
+
+    def quantized(x, t, /, index, trap=True):
+        """Off by a constant, and at the last step badly so where the sample has been put right."""
+        m = reference(x, t) + 0.02
+        if trap and t == PLAN.timestep[-1]:
+            near = np.abs(x - seen["right"][index]).mean() < 0.6 * np.abs(seen["wrong"] - seen["right"]).mean()
+            m = m + 5 * near
+        return m.astype(np.float32)
+
+    sample(PLAN, reference, NOISE, on_step=keep("right"))
+    sample(PLAN, lambda x, t: quantized(x, t, index, trap=False), NOISE, on_step=keep("wrong"))
+    result = calibrate(PLAN, network, quantized, NOISE, "ibc", conditioning={"index": index})
+    last = result.statistics[-1]
+    assert last.trajectory_with > last.trajectory_without
+    assert result.dropped and result.correction.is_identity and not result.kept.any()
+    assert all((values == 0).all() for values in result.standard_errors.values())
 
 
 def test_same_input_and_paired_differ():
