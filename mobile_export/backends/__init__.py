@@ -1,0 +1,16 @@
+"""Backends by name; adding one touches its own folder and this table."""
+
+from __future__ import annotations
+
+from correction.errors import UsageError
+from mobile_export.backends.backend import Backend
+from mobile_export.backends.executorch.backend import ExecuTorchBackend
+
+BACKENDS: dict[str, type[Backend]] = {ExecuTorchBackend.name: ExecuTorchBackend}
+
+
+def get_backend(name: str) -> Backend:
+    """The backend of that name; raises UsageError naming those that exist."""
+    if name not in BACKENDS:
+        raise UsageError(f"unknown backend {name!r}: choose one of {', '.join(BACKENDS)}")
+    return BACKENDS[name]()

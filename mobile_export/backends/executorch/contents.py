@@ -1,0 +1,91 @@
+"""What a `.pte` holds: its constants by digest, its sizes, its memory plan; and what a table should have put there.
+
+XNNPACK's constants are stored under the sha256 of their bytes (scales with a prefix), so "the artifact holds exactly these
+codes" is a set inclusion.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from correction.errors import CheckFailed
+from mobile_export.backends.executorch.layers import as_matrix
+from mobile_export.quantize.table import LayerQuantization, QuantizationTable
+
+
+@dataclass(frozen=True)
+class Contents:
+    """constants: sha256 of the bytes -> length; the sizes are in bytes."""
+
+    constants: dict[str, int]
+    total_bytes: int
+    delegate_bytes: int
+    planned_memory_bytes: int
+    delegates: tuple[str, ...]
+    operator_calls: tuple[str, ...]
+
+
+def read_contents(data: bytes, source: str) -> Contents:
+    """Parse a `.pte`. Raises CheckFailed where it is not one."""
+    from executorch.exir._serialize._program import deserialize_pte_binary
+
+    try:
+        file = deserialize_pte_binary(data)
+    except Exception as error:  # the flatbuffer reader has no error type of its own
+        raise CheckFailed(f"{source} is not a readable ExecuTorch program ({type(error).__name__})") from error
+    program, named = file.program, file.named_data
+    plan = program.execution_plan[0]
+    constants = {} if named is None else {k: len(named.buffers[v.buffer_index]) for k, v in named.pte_data.items()}
+    return Contents(
+        constants=constants,
+        total_bytes=len(data),
+        delegate_bytes=sum(len(d.data) for d in program.backend_delegate_data),
+        planned_memory_bytes=sum(plan.non_const_buffer_sizes),
+        delegates=tuple(d.id for d in plan.delegates),
+        operator_calls=tuple(_calls(plan)),
+    )
+
+
+def _calls(plan: Any) -> Iterator[str]:
+    """Names of the portable operators that the plan calls, once a call."""
+    for chain in plan.chains:
+        for instruction in chain.instructions:
+            index = getattr(instruction.instr_args, "op_index", None)
+            if index is not None:
+                yield plan.operators[index].name
+
+
+def stored_bytes(layer: LayerQuantization) -> dict[str, bytes]:
+    """The three constants of one layer as the delegate stores them: weight codes, scales, bias codes."""
+    return {
+        "weight": _packed(as_matrix(layer.weight.codes), layer.weight.bits),
+        "scale": layer.weight.scale.numpy().astype("<f4").tobytes(),
+        "bias": layer.bias_codes.numpy().astype("<i4").tobytes(),
+    }
+
+
+def _packed(codes: Tensor, bits: int) -> bytes:
+    """8 bit: one byte a code. 4 bit: code + 8 in nibbles, the even column low, odd widths padded with 0 before + 8."""
+    values = codes.numpy()
+    if bits == 8:
+        return values.tobytes()
+    if values.shape[1] % 2:
+        values = np.pad(values, ((0, 0), (0, 1)))
+    nibbles = (values + 8).astype(np.uint8)
+    return (nibbles[:, 1::2] << 4 | nibbles[:, ::2]).tobytes()
+
+
+def missing_constants(contents: Contents, table: QuantizationTable) -> list[str]:
+    """Names of the layer constants ("layer.weight", …) that the artifact does not hold, byte for byte."""
+    return [
+        f"{name}.{part}"
+        for name, layer in table.layers.items()
+        for part, data in stored_bytes(layer).items()
+        if ("scale_" if part == "scale" else "") + hashlib.sha256(data).hexdigest() not in contents.constants
+    ]

@@ -1,0 +1,110 @@
+"""Lowering: an eager network to the bytes of a `.pte`, with what was delegated and what was not."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import gc
+import logging
+import types
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Passes of the XNNPACK delegate that do nothing unless one of these operators is in the graph.
+# Every pass traces the whole graph anew, which is most of the time of lowering a UNet.
+_PASS_NEEDS = {
+    "ConvertToUpsampleBilinear2d": ("upsample", "index", "arange"),
+    "ConvertToSDPAPass": ("scaled_dot_product",),
+    "FuseBatchNormPass": ("batch_norm",),
+    "DecomposeBatchNorm": ("batch_norm",),
+    "FuseActivationPass": ("relu", "hardtanh", "clamp"),
+    "RemoveGetItemPass": ("max_pool", "batch_norm", "getitem"),
+    "Conv1dUnsqueezePass": ("convolution",),
+    "PReLUReshapePass": ("prelu",),
+    "ChannelsLastTaggedReshapePass": ("convolution", "conv2d", "pool", "upsample", "prelu", "mean"),
+    "RemoveRedundantCopyPass": ("_to_copy", "_to_dim_order_copy"),
+    "PropagateCustomMetaPass": (),
+}
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A lowered program.
+
+    data: the `.pte` file; delegates: how many delegate calls the method makes; undelegated:
+    operator name -> how often it runs outside of them, on portable kernels.
+    """
+
+    data: bytes
+    delegates: int
+    undelegated: dict[str, int]
+
+
+def lower(network: nn.Module, inputs: tuple[Tensor, ...], shortcuts: bool = True) -> Lowered:
+    """`network` for these input shapes, as an ExecuTorch program with everything in XNNPACK that can be.
+
+    shortcuts: skip delegate passes that have nothing to do in this graph and share provenance
+    records instead of copying them; the bytes are the same either way (a test compares them).
+    """
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    with torch.no_grad(), _quiet(), _fast() if shortcuts else contextlib.nullcontext():
+        exported = torch.export.export(network.eval(), inputs, strict=False)
+        edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
+        counts = Counter(_operator_names(edge.exported_program().graph_module))
+        data = bytes(edge.to_executorch().buffer)
+    delegates = counts.pop("executorch_call_delegate", 0)
+    return Lowered(data, delegates, dict(sorted(counts.items())))
+
+
+def _operator_names(graph_module: torch.fx.GraphModule) -> Iterator[str]:
+    for node in graph_module.graph.nodes:
+        name = getattr(node.target, "__name__", str(node.target))
+        if node.op == "call_function" and name not in ("getitem", "alloc"):
+            yield name
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """torch.export and the delegate log every node at levels that hide real warnings."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+@contextlib.contextmanager
+def _fast() -> Iterator[None]:
+    """See `lower`; patches module attributes of the pinned executorch and torch, and restores them."""
+    import executorch.backends.xnnpack._passes as passes
+    import torch.fx.traceback as traceback
+
+    transform, traceback_copy, collecting = passes._transform, traceback.copy, gc.isenabled()
+
+    def transform_if_needed(program: Any, *pass_list: Any, **options: Any) -> Any:
+        needs = [_PASS_NEEDS.get(type(p).__name__) for p in pass_list]
+        if all(n is not None for n in needs):
+            targets = " ".join(
+                str(node.target) for node in program.graph_module.graph.nodes if node.op == "call_function"
+            )
+            if not any(word in targets for n in needs for word in n or ()):
+                return program
+        return transform(program, *pass_list, **options)
+
+    passes._transform = transform_if_needed
+    traceback.copy = types.SimpleNamespace(copy=copy.copy, deepcopy=list)  # lists of immutable records
+    gc.disable()
+    try:
+        yield
+    finally:
+        passes._transform, traceback.copy = transform, traceback_copy
+        if collecting:
+            gc.enable()

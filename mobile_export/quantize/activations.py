@@ -1,0 +1,98 @@
+"""Activation ranges: one static 8-bit grid per tensor, fitted on the reference's own trajectories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+ACTIVATION_MIN, ACTIVATION_MAX = -128, 127
+_VALUES_PER_CALL = 2048
+_SHRINKS = tuple(1 - 0.025 * i for i in range(29))  # 1.0 ... 0.3 of the observed range
+_SMALLEST_SCALE = 1e-8
+
+
+@dataclass(frozen=True)
+class ActivationGrid:
+    """value = (code - zero_point) * scale, code in [-128, 127]; zero is always on the grid."""
+
+    scale: float
+    zero_point: int
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.scale) and self.scale > 0):
+            raise ValueError(f"activation scale must be finite and positive, got {self.scale}")
+        if not ACTIVATION_MIN <= self.zero_point <= ACTIVATION_MAX:
+            raise ValueError(f"zero point must be in [-128, 127], got {self.zero_point}")
+
+    @classmethod
+    def covering(cls, low: float, high: float) -> ActivationGrid:
+        """The grid over [low, high], widened to hold zero."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        scale = float(np.float32(max((high - low) / (ACTIVATION_MAX - ACTIVATION_MIN), _SMALLEST_SCALE)))
+        zero_point = int(np.clip(round(ACTIVATION_MIN - low / scale), ACTIVATION_MIN, ACTIVATION_MAX))
+        return cls(scale, zero_point)
+
+    def round_trip(self, values: np.ndarray) -> np.ndarray:
+        """Quantize and dequantize; any shape, float64."""
+        codes = np.clip(np.rint(values / self.scale) + self.zero_point, ACTIVATION_MIN, ACTIVATION_MAX)
+        return (codes - self.zero_point) * self.scale
+
+
+@dataclass
+class RangeObserver:
+    """What one tensor was seen to hold: exact extremes and a thinned sample of its values."""
+
+    low: float = np.inf
+    high: float = -np.inf
+    sample: list[np.ndarray] = field(default_factory=list)
+
+    def observe(self, tensor: Tensor) -> None:
+        flat = tensor.detach().reshape(-1)
+        self.low = min(self.low, float(flat.min()))
+        self.high = max(self.high, float(flat.max()))
+        # An odd stride that is coprime to the usual channel counts visits every channel.
+        stride = max(1, flat.numel() // _VALUES_PER_CALL) | 1
+        self.sample.append(flat[::stride].double().numpy())
+
+    def grid(self) -> ActivationGrid:
+        """The grid of least squared error among shrunken ranges, each end on its own."""
+        values = np.concatenate(self.sample)
+        low, high = self.low, self.high
+
+        def error(low: float, high: float) -> float:
+            return float(np.square(ActivationGrid.covering(low, high).round_trip(values) - values).mean())
+
+        shrink_low = shrink_high = 1.0
+        for _ in range(2):  # coordinate descent: the two ends hardly interact
+            shrink_high = min(_SHRINKS, key=lambda s: error(low * shrink_low, high * s))
+            shrink_low = min(_SHRINKS, key=lambda s: error(low * s, high * shrink_high))
+        return ActivationGrid.covering(low * shrink_low, high * shrink_high)
+
+
+def observe_layers(model: nn.Module, run: Callable[[], None]) -> dict[str, tuple[ActivationGrid, ActivationGrid]]:
+    """Input and output grids of every Conv2d and Linear of `model`, by full layer name.
+
+    `run` calls the model on representative inputs (the reference's own trajectories).
+    """
+    observers: dict[str, tuple[RangeObserver, RangeObserver]] = {}
+    handles = []
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            pair = observers[name] = (RangeObserver(), RangeObserver())
+
+            def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, pair=pair) -> None:
+                pair[0].observe(inputs[0])
+                pair[1].observe(output)
+
+            handles.append(module.register_forward_hook(hook))
+    try:
+        with torch.no_grad():
+            run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: (a.grid(), b.grid()) for name, (a, b) in observers.items()}
