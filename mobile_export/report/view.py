@@ -1,0 +1,195 @@
+"""View: what the template shows of one evaluation, already drawn and worded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from mobile_export.evaluation import Evaluation
+from mobile_export.report.check import IDENTITY, ReportError, check
+from mobile_export.report.heatmaps import heat_map
+from mobile_export.report.pictures import Row, seed_rows, strip_rows
+from mobile_export.report.plots import channel_plot, snr_plot
+from mobile_export.report.verdict import Verdict, judge
+from mobile_export.report.wording import size
+
+ROWS_SHOWN, ROWS_MOST = 8, 64
+TABLE_NAMES = {
+    "output_gain": "Output gain K",
+    "output_bias": "Output bias b",
+    "input_gain": "Input gain G",
+    "input_bias": "Input bias B",
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure with its caption; `svg` is None where there is nothing to draw and the caption says why."""
+
+    caption: str
+    svg: Markup | None
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A named size beside others: `share` in [0, 1] of the longest bar or of the whole."""
+
+    name: str
+    bytes: float
+    share: float
+    accent: bool = False
+
+
+@dataclass(frozen=True)
+class BundleView:
+    """One bundle on the page; `key` is safe inside an id, everything else is escaped by the template."""
+
+    key: str
+    title: str
+    evaluation: Evaluation
+    verdict: Verdict
+    first_rows: tuple[Row, ...]
+    more_rows: tuple[Row, ...]
+    rows_left_out: int
+    strips: tuple[Row, ...]
+    curves: tuple[Drawing, ...]
+    tables: tuple[Drawing, ...]
+    dropped_steps: int
+    size_bars: tuple[Bar, ...]
+    part_bars: tuple[Bar, ...]
+    delegates: tuple[str, ...]
+    undelegated: tuple[tuple[str, Any], ...]
+
+
+def bundle_views(evaluations: Sequence[Evaluation]) -> tuple[BundleView, ...]:
+    """Check every evaluation and prepare it for the template.
+
+    Raises:
+        ReportError: there is none, two have the same name, or one is inconsistent.
+    """
+    if not evaluations:
+        raise ReportError("A report needs at least one evaluation, got none.")
+    twice = [name for name, count in Counter(each.name for each in evaluations).items() if count > 1]
+    if twice:
+        raise ReportError(f"Evaluations in one report need different names, got twice: {', '.join(twice)}.")
+    precisions = Counter(each.precision for each in evaluations)
+    views = []
+    for index, evaluation in enumerate(evaluations, start=1):
+        check(evaluation)
+        unique = evaluation.precision and precisions[evaluation.precision] == 1
+        views.append(_view(evaluation, evaluation.precision if unique else evaluation.name, f"bundle{index}"))
+    return tuple(views)
+
+
+def shared_provenance(evaluations: Sequence[Evaluation]) -> dict[str, str]:
+    """The lines that are the same for every bundle, in the order of the first; empty with a single bundle."""
+    if len(evaluations) == 1:
+        return {}
+    first, *others = (evaluation.provenance for evaluation in evaluations)
+    return {key: text for key, text in first.items() if all(other.get(key) == text for other in others)}
+
+
+def _view(evaluation: Evaluation, title: str, key: str) -> BundleView:
+    count = len(evaluation.labels)
+    artifact = evaluation.artifact
+    return BundleView(
+        key=key,
+        title=title,
+        evaluation=evaluation,
+        verdict=judge(evaluation, title),
+        first_rows=seed_rows(evaluation, 0, ROWS_SHOWN),
+        more_rows=seed_rows(evaluation, ROWS_SHOWN, ROWS_MOST),
+        rows_left_out=max(0, count - ROWS_MOST),
+        strips=strip_rows(evaluation),
+        curves=_curves(evaluation, title, key),
+        tables=_tables(evaluation, title, key),
+        dropped_steps=int(np.sum(~np.asarray(evaluation.kept_steps, dtype=bool))),
+        size_bars=_size_bars(artifact),
+        part_bars=_part_bars(artifact["size_parts"]),
+        delegates=_delegates(artifact["delegates"]),
+        undelegated=tuple(sorted(artifact["undelegated"].items(), key=lambda pair: (-pair[1], pair[0]))),
+    )
+
+
+def _curves(evaluation: Evaluation, title: str, key: str) -> tuple[Drawing, ...]:
+    snr = evaluation.snr_db
+    last = ", ".join(f"{snr[name][-1]:.1f} dB {name}" for name in ("quantized", "corrected"))
+    return (
+        Drawing(
+            "Signal-to-noise ratio of the sample after each step, against the reference. Higher is better.",
+            snr_plot(snr, f"{key}-snr", f"{title}: signal-to-noise ratio per step; after the last step {last}"),
+        ),
+        Drawing(
+            "Mean drift: how far the mean of the sample is from the reference's. Ideal is 0.",
+            channel_plot(
+                evaluation.mean_drift, 0.0, "mean drift (sample units)", f"{key}-mean", f"{title}: mean drift per step"
+            ),
+        ),
+        Drawing(
+            "Spread: standard deviation of the sample over the reference's. Ideal is 1.",
+            channel_plot(
+                evaluation.std_ratio,
+                1.0,
+                "std ratio (1 = reference)",
+                f"{key}-std",
+                f"{title}: standard deviation ratio per step",
+            ),
+        ),
+    )
+
+
+def _tables(evaluation: Evaluation, title: str, key: str) -> tuple[Drawing, ...]:
+    drawings = []
+    for name, identity in IDENTITY.items():
+        table = evaluation.tables[name]
+        low, high = float(np.min(table)), float(np.max(table))
+        label = f"{title}: {name} per channel and step, {low:.4g} to {high:.4g}"
+        drawing = heat_map(table, identity, evaluation.kept_steps, f"{key}-{name}", label)
+        drawings.append(Drawing(TABLE_NAMES[name], drawing))
+    return tuple(drawings)
+
+
+def _size_bars(artifact: Mapping[str, Any]) -> tuple[Bar, ...]:
+    sizes = {
+        "float32 artifact": artifact["fp32_bytes"],
+        "this artifact": artifact["bytes"],
+        "ideal (codes only)": artifact["ideal_bytes"],
+        "correction file": artifact["correction_bytes"],
+    }
+    longest = max([value for value in sizes.values() if value] or [1])
+    return tuple(
+        Bar(name, value, value / longest, name == "this artifact") for name, value in sizes.items() if value is not None
+    )
+
+
+def _part_bars(parts: Mapping[str, int]) -> tuple[Bar, ...]:
+    total = sum(parts.values()) or 1
+    ordered = sorted(parts.items(), key=lambda pair: (-pair[1], pair[0]))
+    return tuple(Bar(name, value, value / total) for name, value in ordered)
+
+
+def _delegates(delegates: Any) -> tuple[str, ...]:
+    """A count, a list of names, or name -> count, as short texts."""
+    if delegates is None:
+        return ()
+    if isinstance(delegates, Mapping):
+        return tuple(f"{name} × {count}" for name, count in delegates.items())
+    if isinstance(delegates, str | int):
+        return (str(delegates),)
+    return tuple(f"{name} × {count}" if count > 1 else str(name) for name, count in Counter(delegates).items())
+
+
+def smaller(artifact: Mapping[str, Any]) -> float:
+    """How many times smaller than the float32 artifact.
+
+    Raises:
+        ReportError: the artifact has no bytes.
+    """
+    if not artifact["bytes"] > 0:
+        raise ReportError(f"Expected an artifact of more than 0 bytes, got {size(artifact['bytes'])}.")
+    return float(artifact["fp32_bytes"] / artifact["bytes"])
