@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from correction.errors import UsageError
 from mobile_export.evaluation import VARIANTS, Evaluation, Interval
@@ -13,12 +14,28 @@ from mobile_export.pictures import CHANNELS
 CORRECTED = ("quantized", "corrected")
 IDENTITY = {"output_gain": 1.0, "output_bias": 0.0, "input_gain": 1.0, "input_bias": 0.0}
 PARITY_KEYS = (
-    "weight_codes_equal layers activation_codes_compared flip_rate worst_code_step lockstep_output_error timesteps"
-).split()
+    "weight_codes_equal",
+    "layers",
+    "activation_codes_compared",
+    "flip_rate",
+    "worst_code_step",
+    "lockstep_output_error",
+    "timesteps",
+)
 ARTIFACT_KEYS = (
-    "bytes ideal_bytes weight_bits_asked weight_bits_achieved parameters planned_memory_bytes delegates undelegated "
-    "size_parts correction_bytes step_time_ratio fp32_bytes"
-).split()
+    "bytes",
+    "ideal_bytes",
+    "weight_bits_asked",
+    "weight_bits_achieved",
+    "parameters",
+    "planned_memory_bytes",
+    "delegates",
+    "undelegated",
+    "size_parts",
+    "correction_bytes",
+    "step_time_ratio",
+    "fp32_bytes",
+)
 
 
 class ReportError(UsageError):
@@ -40,6 +57,8 @@ def check(evaluation: Evaluation) -> None:
     _keys(evaluation, "quantization_error", evaluation.quantization_error, ["image_psnr_db"])
     gain_keys = ["image_psnr_db", "image_psnr_gain_db", "seeds_improved"]
     _keys(evaluation, "correction_gain", evaluation.correction_gain, gain_keys)
+    if not evaluation.artifact["bytes"]:
+        raise ReportError(f"{evaluation.name}: artifact needs bytes > 0, got {evaluation.artifact['bytes']}.")
     for name, value in (
         ("quantization_error[image_psnr_db]", evaluation.quantization_error["image_psnr_db"]),
         ("correction_gain[image_psnr_db]", evaluation.correction_gain["image_psnr_db"]),
@@ -52,7 +71,7 @@ def check(evaluation: Evaluation) -> None:
     picture = np.shape(evaluation.images["reference"])[1:]
     if len(picture) != 3 or picture[0] not in CHANNELS:
         raise ReportError(f"{evaluation.name}: images must be (N, 1 or 3, H, W), got (N, {picture}).")
-    strips = np.shape(evaluation.strips["reference"])[:1] + (len(evaluation.strip_steps),) + picture
+    strips = (*np.shape(evaluation.strips["reference"])[:1], len(evaluation.strip_steps), *picture)
     if strips[0] > count:
         raise ReportError(f"{evaluation.name}: strips show {strips[0]} seeds, images only {count}.")
     for variant in VARIANTS:
@@ -81,7 +100,7 @@ def _keys(evaluation: Evaluation, field: str, mapping: Collection[str], expected
         raise ReportError(f"{evaluation.name}: {field} lacks {', '.join(missing)}; it has {', '.join(mapping) or '-'}.")
 
 
-def _shape(evaluation: Evaluation, field: str, array: object, expected: Sequence[int]) -> None:
-    got = np.shape(array)  # type: ignore[arg-type]
+def _shape(evaluation: Evaluation, field: str, array: npt.ArrayLike, expected: Sequence[int]) -> None:
+    got = np.shape(array)
     if got != tuple(expected):
         raise ReportError(f"{evaluation.name}: {field} must have shape {tuple(expected)}, got {got}.")

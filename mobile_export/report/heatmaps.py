@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mobile_export.report import svg
+from mobile_export.report.wording import number
 
 WIDTH = 3.6  # inches, as the curves
 LEFT, RIGHT, BOTTOM, TOP = 0.45, 0.74, 0.42, 0.12  # inches around the map; the colour bar stands in RIGHT
@@ -60,9 +61,7 @@ def heat_map(
         axes.set_ylabel("channel")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-        bar = figure.add_axes(
-            ((LEFT + width + 0.1) / WIDTH, BOTTOM / height, 0.1 / WIDTH, inner / height)
-        )
+        bar = figure.add_axes(((LEFT + width + 0.1) / WIDTH, BOTTOM / height, 0.1 / WIDTH, inner / height))
         bar.grid(visible=False)
         ramp = np.linspace(bound, -bound, 128)[:, None]
         bar.imshow(
@@ -78,7 +77,7 @@ def heat_map(
         bar.set_xticks([])
         bar.yaxis.tick_right()
         decimals = max(0, 1 - math.floor(math.log10(bound)))
-        bar.set_yticks([-bound, 0.0, bound], [f"{identity + value:.{decimals}f}" for value in (-bound, 0.0, bound)])
+        bar.set_yticks([-bound, 0.0, bound], [number(identity + value, decimals) for value in (-bound, 0.0, bound)])
         return svg.inline(figure, prefix, label)
 
 

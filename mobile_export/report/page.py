@@ -32,6 +32,7 @@ FILTERS = (
     wording.number,
     wording.percent,
     wording.scientific,
+    wording.short,
     wording.size,
     wording.times,
     wording.whole,

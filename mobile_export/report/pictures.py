@@ -7,15 +7,14 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from mobile_export.evaluation import VARIANTS, Evaluation
+from mobile_export.metrics import MAX_DB, psnr
 from mobile_export.pictures import image_grid
 from mobile_export.report.wording import decibel
 
 VARIANT_NAMES = {"reference": "reference", "quantized": "quantized", "corrected": "quantized + correction"}
-PEAK = 2.0  # images span [-1, 1]
 PIXEL_ART = 128  # pictures up to this side are shown with hard pixel edges
 
 
@@ -47,16 +46,10 @@ class Row:
 def data_uri(image: Image.Image) -> str:
     """A picture as "data:image/png;base64,…"; an opaque picture is stored without alpha."""
     buffer = io.BytesIO()
-    if image.mode == "RGBA" and image.getextrema()[3] == (255, 255):
+    if image.mode == "RGBA" and image.getchannel("A").getextrema() == (255, 255):
         image = image.convert("RGB")
     image.save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def image_psnr(image: npt.NDArray[np.floating], reference: npt.NDArray[np.floating]) -> float:
-    """Peak signal-to-noise ratio in dB of two arrays of the same shape in [-1, 1] (peak 2), in float64; inf if equal."""
-    error = float(np.mean((np.asarray(image, np.float64) - np.asarray(reference, np.float64)) ** 2))
-    return float("inf") if error == 0 else float(10 * np.log10(PEAK**2 / error))
 
 
 def seed_rows(evaluation: Evaluation, first: int, last: int) -> tuple[Row, ...]:
@@ -86,11 +79,13 @@ def seed_title(evaluation: Evaluation, index: int) -> str:
 
 def _seed_row(evaluation: Evaluation, index: int) -> Row:
     title = seed_title(evaluation, index)
-    reference = evaluation.images["reference"][index]
-    ratios = {variant: image_psnr(evaluation.images[variant][index], reference) for variant in VARIANTS}
+    one = {  # (1, C, H, W), as drawn: a sampler may leave [-1, 1] by a little
+        variant: np.clip(evaluation.images[variant][index : index + 1], -1, 1) for variant in VARIANTS
+    }
+    ratios = {variant: float(psnr(one[variant], one["reference"])[0]) for variant in VARIANTS}
     pictures = []
     for variant in VARIANTS:
-        image = image_grid(evaluation.images[variant][index][None], columns=1)
+        image = image_grid(one[variant], columns=1)
         note = "" if variant == "reference" else _note(ratios[variant])
         alt = f"{title}, seed {index}, {VARIANT_NAMES[variant]}" + (f", {note}" if note else "")
         better = variant == "corrected" and ratios["corrected"] > ratios["quantized"]
@@ -99,4 +94,4 @@ def _seed_row(evaluation: Evaluation, index: int) -> Row:
 
 
 def _note(ratio: float) -> str:
-    return "equal" if np.isinf(ratio) else decibel(ratio)
+    return "equal" if ratio >= MAX_DB else decibel(ratio)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from mobile_export.metrics import MAX_DB
 from mobile_export.report import svg
 
 WIDTH, HEIGHT = 3.6, 2.5  # inches: small, so that the text stays readable at 330 px and fills 500 px well
-STYLES = ("-", "--", ":", "-.")
+STYLES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
+BELOW = 2.6  # the lower of two lines is wider, so that it shows where they coincide
 COLOURS = {"quantized": svg.QUANTIZED, "corrected": svg.CORRECTED}
 NAMES = {"quantized": "quantized", "corrected": "quantized + correction"}
 
@@ -24,13 +27,20 @@ def snr_plot(snr_db: Mapping[str, npt.NDArray[np.floating]], prefix: str, label:
     """Signal-to-noise ratio against the reference after each step.
 
     Args:
-        snr_db: "quantized" and "corrected" -> (T,) in dB; where it is infinite or NaN the line has a gap.
+        snr_db: "quantized" and "corrected" -> (T,) in dB; a gap where it is NaN or at least `MAX_DB` (equal).
         prefix, label: see `svg.inline`.
     """
     with svg.style():
         figure, axes = _panel(len(snr_db["quantized"]), "SNR against reference (dB)")
         for key, colour in COLOURS.items():
-            axes.plot(_finite(snr_db[key]), color=colour, linewidth=1.6, **_marker(len(snr_db[key])))
+            curve = np.asarray(snr_db[key], dtype=np.float64)
+            axes.plot(
+                _finite(np.where(curve < MAX_DB, curve, np.nan)),
+                color=colour,
+                linewidth=BELOW if key == "quantized" else 1.4,
+                marker=_marker(len(curve)),
+                markersize=3.0,
+            )
         _legend(figure, 1)
         return svg.inline(figure, prefix, label)
 
@@ -57,7 +67,8 @@ def channel_plot(
                     color=colour,
                     linestyle=STYLES[channel] if channels <= len(STYLES) else "-",
                     linewidth=1.3 if channels <= len(STYLES) else 0.6,
-                    **_marker(steps),
+                    marker=_marker(steps),
+                    markersize=3.0,
                 )
         _legend(figure, channels)
         return svg.inline(figure, prefix, label)
@@ -94,8 +105,8 @@ def _legend(figure: Figure, channels: int) -> None:
         )
 
 
-def _marker(steps: int) -> dict[str, str]:
-    return {"marker": "o", "markersize": "3"} if steps == 1 else {}  # a line through one point is invisible
+def _marker(steps: int) -> str:
+    return "o" if steps == 1 else ""  # a line through one point is invisible
 
 
 def _finite(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:

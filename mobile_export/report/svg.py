@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib
 from markupsafe import Markup, escape
@@ -21,10 +22,10 @@ VARIABLES = {
     QUANTIZED: "var(--quantized)",
     CORRECTED: "var(--corrected)",
 }
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "svg.hashsalt": "report",
     "svg.fonttype": "none",
-    "font.size": 8.0,
+    "font.size": 8.5,
     "text.color": INK,
     "axes.edgecolor": FAINT,
     "axes.labelcolor": FAINT,
@@ -38,13 +39,13 @@ SETTINGS = {
     "grid.linewidth": 0.6,
     "xtick.color": FAINT,
     "ytick.color": FAINT,
-    "xtick.labelsize": 7.5,
-    "ytick.labelsize": 7.5,
+    "xtick.labelsize": 8.0,
+    "ytick.labelsize": 8.0,
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
     "figure.facecolor": "none",
     "legend.frameon": False,
-    "legend.fontsize": 7.5,
+    "legend.fontsize": 8.0,
     "hatch.color": FAINT,
     "hatch.linewidth": 0.7,
 }
@@ -75,12 +76,12 @@ def inline(figure: Figure, prefix: str, label: str) -> Markup:
         an <svg> element without namespace or metadata, colours as CSS variables, text as text.
     """
     buffer = io.StringIO()
-    FigureCanvasSVG(figure).print_svg(
-        buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-    )
+    canvas: Any = FigureCanvasSVG(figure)
+    canvas.print_svg(buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"\s*<defs>\s*<style[^>]*>.*?</style>\s*</defs>", "", text, flags=re.DOTALL)  # would style the page
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
     text = text.replace("xlink:href", "href")
     text = FONT.sub(r"\1var(--font)", text)
@@ -89,4 +90,4 @@ def inline(figure: Figure, prefix: str, label: str) -> Markup:
         text = text.replace(stand_in, variable)
     head = f'<svg class="plot" role="img" aria-label="{escape(label)}" '
     text = re.sub(r'^<svg width="[^"]*" height="[^"]*" ', lambda _: head, text)
-    return Markup(text.strip())  # noqa: S704 - matplotlib escaped the text, the label is escaped above
+    return Markup(text.strip())  # matplotlib escaped the text, the label is escaped above

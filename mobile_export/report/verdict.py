@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from mobile_export.evaluation import Evaluation, Interval
-from mobile_export.report.wording import decibel, interval, listing, percent, size, times
+from mobile_export.report.wording import decibel, interval, listing, percent, scientific, size, times
 
+# The limits of the exporter's own check, repeated here so that the page needs no backend to be installed.
 MAX_CODE_STEP = 1  # one flipped rounding is float noise; two steps are an export error
-MAX_LOCKSTEP_ERROR = 10 ** (-35 / 20)  # relative L2 of the output: 35 dB
+MAX_FLIP_RATE = 1e-3
+MAX_LOCKSTEP_ERROR = 1e-5  # relative L2
 MAX_SAMPLER_DIFFERENCE = 1e-5
 
 GAIN, LOSS, UNCLEAR, UNUSED = "gain", "loss", "unclear", "unused"
@@ -24,20 +26,31 @@ class Verdict:
 
     correction: "gain" or "loss" where the 95 % interval of the paired difference excludes zero, "unclear" where
         it does not, "unused" where the correction was dropped at every step.
-    parity_failures, sampler_ok: checks of the export; an empty tuple and True are good.
+    parity_failures: why conversion parity fails, empty where it passes.
+    sampler_failure: why sampler parity fails, "" where it passes.
     sentence: one line with the numbers.
     """
 
     title: str
     correction: str
     parity_failures: tuple[str, ...]
-    sampler_ok: bool
+    sampler_failure: str
     sentence: str
 
     @property
     def sound(self) -> bool:
         """Both correctness checks passed, so that the quality numbers mean what they say."""
-        return not self.parity_failures and self.sampler_ok
+        return not self.parity_failures and not self.sampler_failure
+
+    @property
+    def warning(self) -> str:
+        """Everything that forbids shipping, as one sentence; empty where the bundle is sound."""
+        parts = []
+        if self.parity_failures:
+            parts.append(f"Conversion parity fails: {listing(self.parity_failures)}.")
+        if self.sampler_failure:
+            parts.append(f"Sampler parity fails: {self.sampler_failure}.")
+        return " ".join(parts)
 
 
 def judge(evaluation: Evaluation, title: str) -> Verdict:
@@ -55,7 +68,7 @@ def judge(evaluation: Evaluation, title: str) -> Verdict:
         title,
         kind,
         parity_failures(evaluation.conversion_parity),
-        bool(evaluation.sampler_parity <= MAX_SAMPLER_DIFFERENCE),
+        _sampler_failure(evaluation.sampler_parity),
         _sentence(evaluation, kind),
     )
 
@@ -65,30 +78,42 @@ def parity_failures(parity: Mapping[str, Any]) -> tuple[str, ...]:
     failures = []
     if not parity["weight_codes_equal"]:
         failures.append("the weight codes differ")
-    step, error = parity["worst_code_step"], parity["lockstep_output_error"]
+    step, rate, error = parity["worst_code_step"], parity["flip_rate"], parity["lockstep_output_error"]
     if step is not None and step > MAX_CODE_STEP:
-        failures.append(f"an activation code is {step} steps off (1 allowed)")
-    if error is None or not error <= MAX_LOCKSTEP_ERROR:  # a NaN fails too
-        got = "was not measured" if error is None else f"is {percent(error, 1)}"
-        failures.append(f"the lock-step output error {got} (at most {percent(MAX_LOCKSTEP_ERROR, 1)} allowed)")
+        failures.append(f"an activation code is {step} steps off ({MAX_CODE_STEP} allowed)")
+    if rate is not None and not rate <= MAX_FLIP_RATE:  # a NaN fails too
+        failures.append(f"{percent(rate, 1)} of the activation codes differ (at most {percent(MAX_FLIP_RATE, 1)} may)")
+    if error is None:
+        failures.append("the lock-step output error was not measured")
+    elif not error <= MAX_LOCKSTEP_ERROR:
+        limit = scientific(MAX_LOCKSTEP_ERROR)
+        failures.append(f"the lock-step output error is {scientific(error)} (at most {limit} allowed)")
     return tuple(failures)
+
+
+def _sampler_failure(difference: float) -> str:
+    if difference <= MAX_SAMPLER_DIFFERENCE:
+        return ""
+    limit = scientific(MAX_SAMPLER_DIFFERENCE)
+    return f"the loop differs from the scheduler by {scientific(difference)} (at most {limit} allowed)"
 
 
 def headline(verdicts: Sequence[Verdict]) -> str:
     """The one sentence for the whole page: first what forbids shipping, then what the correction does."""
     broken = [verdict.title for verdict in verdicts if not verdict.sound]
-    parts = []
+    parts, effects = [], []
     if broken:
         parts.append(f"do not ship {listing(broken)}: the exporter's own correctness checks fail")
     for kind, text in (
-        (GAIN, "the correction brings the pictures of {} closer to the reference"),
-        (LOSS, "the correction makes the pictures of {} worse, so ship without it"),
-        (UNCLEAR, "the correction makes no clear difference to {}"),
-        (UNUSED, "the correction is switched off for {}, because it helped at no step"),
+        (GAIN, "brings the pictures of {} closer to the reference"),
+        (LOSS, "makes the pictures of {} worse and should be left out"),
+        (UNCLEAR, "makes no clear difference to {}"),
+        (UNUSED, "is switched off for {} because it helped at no step"),
     ):
         titles = [verdict.title for verdict in verdicts if verdict.correction == kind]
         if titles:
-            parts.append(text.format(listing(titles)))
+            effects.append(text.format(listing(titles)))
+    parts.append(f"the correction {listing(effects)}")
     if not broken:
         several = len(verdicts) > 1
         parts.append(
@@ -102,8 +127,9 @@ def _sentence(evaluation: Evaluation, kind: str) -> str:
     artifact, gain = evaluation.artifact, evaluation.correction_gain["image_psnr_gain_db"]
     before: Interval = evaluation.quantization_error["image_psnr_db"]
     after: Interval = evaluation.correction_gain["image_psnr_db"]
-    smaller = times(artifact["fp32_bytes"] / artifact["bytes"])
-    start = f"{size(artifact['bytes'])}, {smaller} smaller than float32; "
+    full = artifact["fp32_bytes"]
+    smaller = f", {times(full / artifact['bytes'])} smaller than float32" if full else ""
+    start = f"{size(artifact['bytes'])}{smaller}; "
     bounds = f"95 % interval {interval(gain, signed=True)} dB"
     if kind == GAIN:
         improved = percent(evaluation.correction_gain["seeds_improved"])

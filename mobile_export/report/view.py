@@ -16,7 +16,6 @@ from mobile_export.report.heatmaps import heat_map
 from mobile_export.report.pictures import Row, seed_rows, strip_rows
 from mobile_export.report.plots import channel_plot, snr_plot
 from mobile_export.report.verdict import Verdict, judge
-from mobile_export.report.wording import size
 
 ROWS_SHOWN, ROWS_MOST = 8, 64
 TABLE_NAMES = {
@@ -47,13 +46,16 @@ class Bar:
 
 @dataclass(frozen=True)
 class BundleView:
-    """One bundle on the page; `key` is safe inside an id, everything else is escaped by the template."""
+    """One bundle on the page; `key` is safe inside an id, everything else is escaped by the template.
+
+    first_rows: the seeds that are shown at once, in one or two blocks that stand side by side.
+    """
 
     key: str
     title: str
     evaluation: Evaluation
     verdict: Verdict
-    first_rows: tuple[Row, ...]
+    first_rows: tuple[tuple[Row, ...], ...]
     more_rows: tuple[Row, ...]
     rows_left_out: int
     strips: tuple[Row, ...]
@@ -79,10 +81,11 @@ def bundle_views(evaluations: Sequence[Evaluation]) -> tuple[BundleView, ...]:
         raise ReportError(f"Evaluations in one report need different names, got twice: {', '.join(twice)}.")
     precisions = Counter(each.precision for each in evaluations)
     views = []
+    blocks = 2 if len(evaluations) == 1 else 1  # a single bundle has the room of two side by side
     for index, evaluation in enumerate(evaluations, start=1):
         check(evaluation)
         unique = evaluation.precision and precisions[evaluation.precision] == 1
-        views.append(_view(evaluation, evaluation.precision if unique else evaluation.name, f"bundle{index}"))
+        views.append(_view(evaluation, evaluation.precision if unique else evaluation.name, f"bundle{index}", blocks))
     return tuple(views)
 
 
@@ -94,15 +97,16 @@ def shared_provenance(evaluations: Sequence[Evaluation]) -> dict[str, str]:
     return {key: text for key, text in first.items() if all(other.get(key) == text for other in others)}
 
 
-def _view(evaluation: Evaluation, title: str, key: str) -> BundleView:
-    count = len(evaluation.labels)
+def _view(evaluation: Evaluation, title: str, key: str, blocks: int) -> BundleView:
+    count, shown = len(evaluation.labels), min(ROWS_SHOWN, len(evaluation.labels))
+    block = -(-shown // blocks)
     artifact = evaluation.artifact
     return BundleView(
         key=key,
         title=title,
         evaluation=evaluation,
         verdict=judge(evaluation, title),
-        first_rows=seed_rows(evaluation, 0, ROWS_SHOWN),
+        first_rows=tuple(seed_rows(evaluation, first, min(first + block, shown)) for first in range(0, shown, block)),
         more_rows=seed_rows(evaluation, ROWS_SHOWN, ROWS_MOST),
         rows_left_out=max(0, count - ROWS_MOST),
         strips=strip_rows(evaluation),
@@ -182,14 +186,3 @@ def _delegates(delegates: Any) -> tuple[str, ...]:
     if isinstance(delegates, str | int):
         return (str(delegates),)
     return tuple(f"{name} × {count}" if count > 1 else str(name) for name, count in Counter(delegates).items())
-
-
-def smaller(artifact: Mapping[str, Any]) -> float:
-    """How many times smaller than the float32 artifact.
-
-    Raises:
-        ReportError: the artifact has no bytes.
-    """
-    if not artifact["bytes"] > 0:
-        raise ReportError(f"Expected an artifact of more than 0 bytes, got {size(artifact['bytes'])}.")
-    return float(artifact["fp32_bytes"] / artifact["bytes"])

@@ -42,17 +42,19 @@ def percent(fraction: float | None, decimals: int = 0) -> str:
         return NOT_MEASURED
     value = 100.0 * fraction
     if value != 0 and math.isfinite(value) and abs(value) < 10.0**-decimals:
-        return f"{value:.2g}".replace("-", MINUS) + f"{NBSP}%"
+        text = f"{value:.2g}".replace("-", MINUS) if abs(value) >= 1e-4 else scientific(value)
+        return f"{text}{NBSP}%"
     return f"{number(value, decimals)}{NBSP}%"
 
 
 def size(count: float | None) -> str:
-    """Bytes in decimal units: 4612345 -> 4.61 MB."""
+    """Bytes in decimal units: 4612345 -> 4.61 MB, 31000000 -> 31.0 MB."""
     if count is None:
         return NOT_MEASURED
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= scale:
-            return f"{count / scale:.3g}{NBSP}{unit}" if count < 999.5 * scale else f"{count / scale:.0f}{NBSP}{unit}"
+            text = f"{count / scale:#.3g}" if count < 999.5 * scale else f"{count / scale:.0f}"
+            return f"{text.rstrip('.')}{NBSP}{unit}"
     return f"{count:.0f}{NBSP}B"
 
 
@@ -75,6 +77,11 @@ def scientific(value: float | None) -> str:
     mantissa, exponent = f"{value:.1e}".split("e")
     powers = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     return f"{mantissa.replace('-', MINUS)}{NBSP}×{NBSP}10{powers}"
+
+
+def short(value: float) -> str:
+    """960.0 -> 960, 0.25 -> 0.25."""
+    return f"{value:.6g}".replace("-", MINUS)
 
 
 def listing(words: Sequence[str]) -> str:

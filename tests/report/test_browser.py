@@ -89,7 +89,9 @@ def test_page_fits_and_is_complete(browser: Any, pages: dict[str, Path], page: s
     browser.get(pages[page].as_uri())
     browser.execute_script("document.querySelectorAll('details').forEach(each => each.open = true)")
 
-    size = browser.execute_script("const d = document.documentElement; return [d.scrollWidth, innerWidth, d.scrollHeight]")
+    size = browser.execute_script(
+        "const d = document.documentElement; return [d.scrollWidth, innerWidth, d.scrollHeight]"
+    )
     assert size[1] == width
     assert size[0] <= width, f"{page} scrolls sideways on {screen}: {size[0]} of {width} px"
     escaped = browser.execute_script(
@@ -109,7 +111,9 @@ def test_page_fits_and_is_complete(browser: Any, pages: dict[str, Path], page: s
     background = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, background[4:-1].split(","))) > 384) == (scheme == "light")
     assert browser.get_log("browser") == []
-    requests = [entry["message"] for entry in browser.get_log("performance") if "requestWillBeSent\"" in entry["message"]]
+    requests = [
+        entry["message"] for entry in browser.get_log("performance") if 'requestWillBeSent"' in entry["message"]
+    ]
     assert not [message for message in requests if '"url":"http' in message]
 
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
