@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_evaluation
+from synthetic import make_evaluation
 
 from mobile_export.evaluation import Evaluation
 from mobile_export.report import write_report

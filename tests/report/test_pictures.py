@@ -7,11 +7,11 @@ import io
 
 import numpy as np
 import pytest
-from conftest import make_evaluation
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
+from synthetic import make_evaluation
 
 from mobile_export.pictures import PictureError, image_grid, to_uint8
 from mobile_export.report.pictures import data_uri, seed_rows, strip_rows
