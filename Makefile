@@ -1,0 +1,61 @@
+# Works on a fresh clone with Python 3.11, make and a package registry. Registry options are pip's own: PIP_EXTRA_INDEX_URL and so on.
+
+PYTHON ?= python3.11 python3  # candidates; the first that is Python 3.11 is used
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test lint format clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+env: $(VENV)/.installed-core ## Create .venv with everything the exporter needs (once)
+	@echo "$(VENV) is ready"
+
+demo: env ## Export the bundled model at w8a8 and w4a8, simulate the phone, write build/report.html
+	$(BIN)/mobile-export export emoji32 -o build/emoji32-w8a8 --precision w8a8
+	$(BIN)/mobile-export export emoji32 -o build/emoji32-w4a8 --precision w4a8
+	$(BIN)/mobile-export simulate build/emoji32-w4a8 -n 16 --seed 7 -o build/emoji32-w4a8.png
+	$(BIN)/mobile-export report build/emoji32-w8a8 build/emoji32-w4a8 -o build/report.html
+	@echo "Report: $(CURDIR)/build/report.html"
+
+test: $(VENV)/.installed-test ## Run the tests; ARGS is passed on: make test ARGS="-k plan -x"
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-lint ## Check style (ruff) and types (mypy)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-lint ## Rewrite the Python files in the checked style
+	$(BIN)/ruff check --fix --select I
+	$(BIN)/ruff format
+
+clean: ## Remove what make wrote: .venv, build and caches
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+
+# The stamp is written last, so an environment whose creation broke off is made anew.
+$(VENV)/.created:
+	@chosen=; \
+	for python in $(PYTHON); do \
+		version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || echo "not found"); \
+		tried="$$tried $$python ($$version)"; \
+		if [ "$$version" = 3.11 ]; then chosen=$$python; break; fi; \
+	done; \
+	if [ -z "$$chosen" ]; then \
+		echo "Python 3.11 is needed, tried:$$tried. Name one: make env PYTHON=/path/to/python3.11" >&2; exit 1; \
+	fi; \
+	echo "Creating $(VENV) with $$chosen"; \
+	$$chosen -m venv --clear $(VENV)
+	@touch $@
+
+# One resolver run for everything, so that the torch that pyproject.toml names is the one that all others get.
+$(VENV)/.installed-core: pyproject.toml $(VENV)/.created
+	$(BIN)/python -m pip install --editable .
+	@touch $@
+
+$(VENV)/.installed-%: $(VENV)/.installed-core
+	$(BIN)/python -m pip install --editable '.[$*]'
+	@touch $@
