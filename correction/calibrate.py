@@ -4,7 +4,8 @@ Per step, with x the reference's sample and x̂ the quantized one's (both from t
 
     1. input:   fit G, B from (x, x̂);               x̂' = G x̂ + B
     2. output:  fit K, b from (e, ê),  ê = quantized(x̂'), e = reference(x̂') or, paired, reference(x)
-    3. judge:   on held-out samples, |next x̂ - next x|^2 with nothing, with 1 and with 1 and 2; keep the least
+    3. judge:   on held-out samples, |next x̂ - next x|^2 (geometric mean over the samples) with nothing, with 1 and
+                with 1 and 2; keep the least
     4. go on from the next x and the next x̂ of what was kept
 
 The judge is the sample after the step, since a gain that makes the model output better can make the trajectory worse.
@@ -29,12 +30,16 @@ from correction.solve import Affine, PairSums, Solver, jackknife, join, mean_mag
 from correction.tables import NAMES, Correction, gain_allowed
 
 GROUPS = 8  # of samples, for the jackknife
+_SMALLEST = 1e-30  # of a sample's mean squared error, before its logarithm
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class StepStatistics:
-    """Held-out mean squared errors against the reference, in units of the sample squared.
+    """Held-out errors against the reference, in units of the sample squared.
+
+    Each is the geometric mean over the held-out samples of their mean squared errors, that is, their mean in
+    decibels: one trajectory that turned into another picture does not outvote the rest.
 
     Attributes:
         step, timestep: which step.
@@ -255,7 +260,9 @@ def _float32(affine: Affine) -> tuple[FloatArray, FloatArray]:
 
 
 def _error(a: FloatArray, b: FloatArray) -> float:
-    return float(np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2))
+    """Geometric mean over the samples of the mean squared error of each; 0 only if all are equal."""
+    each = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2, axis=(1, 2, 3))
+    return float(np.exp(np.mean(np.log(np.maximum(each, _SMALLEST))))) if each.any() else 0.0
 
 
 def _result(plan: SamplingPlan, state: State) -> CalibrationResult:

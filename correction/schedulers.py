@@ -75,6 +75,14 @@ def make_plan(
         UsageError: the name is unknown, steps or spacing is out of range, or the configuration is refused.
         NotLinearError: the scheduler has no plan.
     """
+    scheduler, eta = make_scheduler(name, scheduler_config, spacing)
+    return compile_plan(scheduler, steps, eta)
+
+
+def make_scheduler(
+    name: str, scheduler_config: Mapping[str, Any], spacing: str | None = "trailing"
+) -> tuple[Any, float]:
+    """(diffusers scheduler, eta) of a named sampler; arguments and errors as in `make_plan`."""
     if name not in SAMPLERS:
         raise UsageError(f"unknown sampler {name!r}; there are {', '.join(sorted(SAMPLERS))}.")
     if spacing not in (None, "trailing", "leading", "linspace"):
@@ -85,7 +93,7 @@ def make_plan(
         scheduler = sampler.scheduler.from_config(dict(scheduler_config), **settings)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise UsageError(f"{sampler.scheduler.__name__} refuses the scheduler configuration: {error}") from error
-    return compile_plan(scheduler, steps, sampler.eta)
+    return scheduler, sampler.eta
 
 
 def compile_plan(scheduler: Any, steps: int, eta: float = 0.0) -> SamplingPlan:

@@ -30,8 +30,8 @@ class Evaluation:
     strips: variant -> (K, S, C, H, W) float32 in [-1, 1], predicted clean images at `strip_steps`,
         for the first K seeds; strip_steps: (S,) step indices.
     timesteps: (T,) of the sampling plan, decreasing.
-    snr_db: "quantized" / "corrected" -> (T,), signal-to-noise ratio of the sample after each step
-        against the reference's, in dB, over all seeds.
+    snr_db: "quantized" / "corrected" -> (T,), signal-to-noise ratio of the sample after each step,
+        as the next step's network sees it, against the reference's, in dB, over all seeds.
     mean_drift: same keys -> (T, C), mean of (sample - reference sample), in sample units.
     std_ratio: same keys -> (T, C), standard deviation over the reference's, 1 is ideal.
     tables: "output_gain", "output_bias", "input_gain", "input_bias" -> (T, C).
@@ -45,8 +45,8 @@ class Evaluation:
         reference's (peak 2, range [-1, 1]).
     correction_gain: "image_psnr_db" -> Interval with correction, "image_psnr_gain_db" -> Interval of
         the paired difference, "seeds_improved" -> fraction.
-    sampler_parity: largest absolute difference of the device loop to the diffusers scheduler, given
-        the same model outputs.
+    sampler_parity: largest absolute difference of a step between the device loop and the diffusers
+        scheduler, given the same sample and model output.
 
     artifact: bytes, ideal_bytes, weight_bits_asked, weight_bits_achieved, parameters,
         planned_memory_bytes, delegates, undelegated (operator -> count),

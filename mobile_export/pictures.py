@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import os
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -73,3 +77,16 @@ def image_grid(images: npt.ArrayLike, columns: int, gap: int = 0) -> Image.Image
         canvas[top : top + height, left : left + width, :3] = pixels  # one channel is broadcast to three
         canvas[top : top + height, left : left + width, 3] = 255
     return Image.fromarray(canvas)
+
+
+def save_grid(path: Path, images: npt.ArrayLike, scale: int = 3) -> None:
+    """Write a roughly square grid as PNG, each pixel as `scale` x `scale`; whole or not at all.
+
+    images: as in `image_grid`. Raises UsageError when the folder does not exist.
+    """
+    if not path.parent.is_dir():
+        raise UsageError(f"the folder {str(path.parent)!r} of the picture does not exist")
+    grid = image_grid(images, columns=math.ceil(math.sqrt(len(np.asarray(images)))), gap=1)
+    partial = path.with_name(f".{path.name}.partial")
+    grid.resize((grid.width * scale, grid.height * scale), Image.Resampling.NEAREST).save(partial, format="PNG")
+    os.replace(partial, path)

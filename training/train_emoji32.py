@@ -25,10 +25,10 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from diffusers.models.attention_processor import Attention, AttnProcessor
 from emoji_groups import CLASSES, NULL_LABEL, class_label
 
-BATCH = 64
+BATCH = 32
 LEARNING_RATE = 4e-4
-WARMUP_STEPS = 200
-EMA_DECAY = 0.9995
+WARMUP_STEPS = 400
+EMA_DECAY = 0.998
 NULL_PROBABILITY = 0.12  # labels replaced by the null class, for classifier-free guidance
 MIN_SNR_GAMMA = 5.0  # Hang et al., "Efficient Diffusion Training via Min-SNR Weighting", eq. 5
 CHECKPOINT_STEPS = 250

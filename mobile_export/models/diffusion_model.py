@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline, UNet2DModel
+from diffusers.utils import logging as diffusers_logging
 from torch import Tensor
 
 from correction.errors import CheckFailed, UsageError
@@ -100,10 +102,25 @@ def load_model(source: str) -> DiffusionModel:
 
 def _load_pipeline(source: str, failure: str, local: bool = False) -> DiffusionPipeline:
     try:
-        return DiffusionPipeline.from_pretrained(source, torch_dtype=torch.float32, local_files_only=local)
+        with _no_progress_bar():
+            return DiffusionPipeline.from_pretrained(
+                source, torch_dtype=torch.float32, local_files_only=local, low_cpu_mem_usage=False
+            )
     except Exception as error:  # diffusers, the hub client and safetensors raise many kinds
         first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UsageError(f"{failure}: {first_line}") from error
+
+
+@contextlib.contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """A folder loads in a moment; diffusers' own bar would break ours."""
+    shown = diffusers_logging.is_progress_bar_enabled()
+    diffusers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            diffusers_logging.enable_progress_bar()
 
 
 def _describe(name: str, source: str, pipeline: DiffusionPipeline, labels: dict[str, Any] | None) -> DiffusionModel:

@@ -22,6 +22,7 @@ from mobile_export.models.diffusion_model import DiffusionModel
 from mobile_export.progress import Progress
 from mobile_export.quantize.quantized_unet import quantized_model
 from mobile_export.quantize.table import QuantizationTable
+from mobile_export.quiet import quiet_third_parties
 
 MAX_FLIP_RATE = 1e-3  # measured: about 5e-6; a wrong grid or a shifted tap flips most codes
 MAX_CODE_STEP = 1
@@ -55,7 +56,7 @@ class ExecuTorchBackend:
             tapped(*inputs)  # names the points
         points = tuple(tapped.points)
         if self.workers > 1:
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            with ProcessPoolExecutor(1, get_context("spawn"), initializer=quiet_third_parties) as pool:
                 twin = pool.submit(lower, tapped, inputs)
                 shipped = lower(network, inputs)
                 progress.advance(1, 2)

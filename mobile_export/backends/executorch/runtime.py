@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +25,9 @@ class LoadedProgram:
         from executorch.runtime import Runtime, Verification
 
         try:
-            self._program = Runtime.get().load_program(data, verification=Verification.InternalConsistency)
-            self._method = self._program.load_method(METHOD)
+            with _native_stderr_muted():
+                self._program = Runtime.get().load_program(data, verification=Verification.InternalConsistency)
+                self._method = self._program.load_method(METHOD)
         except (RuntimeError, ValueError) as error:
             raise CheckFailed(f"{source} is not a loadable ExecuTorch program ({error}); export it again") from error
         self.source = source
@@ -33,6 +37,20 @@ class LoadedProgram:
     def __call__(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
         """One run; outputs are contiguous copies that outlive the next run."""
         return [output.contiguous().clone() for output in self._method.execute(inputs)]
+
+
+@contextlib.contextmanager
+def _native_stderr_muted() -> Iterator[None]:
+    """The runtime writes what it learns about the processor to file descriptor 2; errors come as exceptions."""
+    sys.stderr.flush()
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
 
 
 class ExecuTorchDenoiser:

@@ -1,0 +1,220 @@
+"""mobile-export: the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from correction import CheckFailed, ProjectError
+from mobile_export.quiet import quiet_third_parties
+from mobile_export.terminal import TerminalProgress, error_text, table_of
+
+app = typer.Typer(
+    help="Put a low-bit diffusion UNet on a phone, and prove on this machine what the phone will draw.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+Json = Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object on standard output.")]
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle folder made by export.")]
+
+
+def main() -> None:
+    """Console entry point. Exit codes: 0 ok, 1 a check failed, 2 usage."""
+    quiet_third_parties()
+    try:
+        app()
+    except ProjectError as error:
+        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {error_text(error)}")
+        sys.exit(1 if isinstance(error, CheckFailed) else 2)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; the same command goes on where it was")
+        sys.exit(130)
+
+
+def _show(as_json: bool, title: str, figures: dict[str, Any]) -> None:
+    if as_json:
+        print(json.dumps(figures, indent=1, sort_keys=True, default=str))
+    else:
+        Console(highlight=False).print(table_of(title, figures))
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A bundled model, a diffusers folder or a hub name.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle folder to make.")],
+    precision: Annotated[str, typer.Option(help="w8a8 or w4a8: bits of the weights and of the activations.")] = "w8a8",
+    sampler: Annotated[str, typer.Option(help="ddim, ddim-eta1, ddpm or dpmpp-2m.")] = "ddim",
+    steps: Annotated[int, typer.Option(help="Sampling steps.")] = 50,
+    guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale; 1 is none.")] = 1.0,
+    method: Annotated[str, typer.Option(help="Correction method; see docs/method.md.")] = "input-gain",
+    calibration_samples: Annotated[int, typer.Option(help="Trajectories the correction is solved on.")] = 48,
+    seed: Annotated[int, typer.Option(help="Seed of the calibration noise.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes for lowering; 2 needs twice the memory.")] = 2,
+    as_json: Json = False,
+) -> None:
+    """Quantize, lower, calibrate on the artifact, verify and publish a bundle."""
+    from mobile_export.export import ExportSettings
+    from mobile_export.export import export as run_export
+    from mobile_export.quantize.precision import Precision
+
+    settings = ExportSettings(
+        precision=Precision.parse(precision),
+        sampler=sampler,
+        steps=steps,
+        guidance=guidance,
+        method=method,
+        calibration_samples=calibration_samples,
+        seed=seed,
+        workers=workers,
+    )
+    started = time.monotonic()
+    with TerminalProgress() as progress:
+        bundle = run_export(model, output, settings, progress)
+    figures = _bundle_figures(bundle) | {"seconds": round(time.monotonic() - started, 1)}
+    _show(as_json, f"{bundle.name} -> {output}", figures)
+
+
+@app.command()
+def simulate(
+    bundle: BundlePath,
+    count: Annotated[int, typer.Option("-n", help="How many images.")] = 16,
+    seed: Annotated[int, typer.Option(help="Image k of a seed is always the same.")] = 0,
+    class_name: Annotated[str | None, typer.Option("--class", help="Only this class; default: the classes in turn.")] = None,
+    no_correction: Annotated[bool, typer.Option("--no-correction", help="Leave the correction out.")] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="PNG file; default: BUNDLE-seedS.png.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run the phone's loop on the real artifact: a PNG grid and numbers."""
+    from mobile_export.bundle import Bundle
+    from mobile_export.pictures import save_grid
+    from mobile_export.simulate import simulate as run_simulation
+
+    opened = Bundle.open(bundle)
+    started = time.monotonic()
+    with TerminalProgress() as progress:
+        progress.stage(f"simulate {opened.name}, {count} images")
+        images, labels = run_simulation(opened, count, seed, class_name, not no_correction, on_sample=progress.advance)
+    seconds = time.monotonic() - started
+    suffix = "-uncorrected" if no_correction else ""
+    path = output or bundle.resolve().parent / f"{bundle.resolve().name}-seed{seed}{suffix}.png"
+    save_grid(path, images)
+    figures = {
+        "picture": str(path),
+        "images": len(images),
+        "classes": ", ".join(dict.fromkeys(labels)) or "none",
+        "corrected": not no_correction,
+        "seconds per image": round(seconds / len(images), 3),
+        "pixel mean": round(float(images.mean()), 4),
+        "pixel standard deviation": round(float(images.std()), 4),
+    }
+    _show(as_json, f"{opened.name}, seed {seed}", figures)
+
+
+@app.command()
+def verify(bundle: BundlePath, as_json: Json = False) -> None:
+    """Check every digest and binding of a bundle, and replay its golden image on the artifact."""
+    from mobile_export.bundle import Bundle
+    from mobile_export.verify import verify_bundle
+
+    opened = Bundle.open(bundle)
+    result = verify_bundle(opened)
+    parity = opened.part("executorch")["conversion_parity"]
+    figures = {
+        "files, sizes and sha256 right": result.files,
+        "correction bound to artifact": result.artifact_sha256,
+        "golden image equal to the bit": result.golden_equal,
+        "golden image PSNR (dB)": round(result.golden_psnr_db, 1),
+        "delegates": result.delegates,
+        "not delegated": dict(result.undelegated),
+        "conversion parity, at export": parity,
+    }
+    _show(as_json, f"{opened.name}: verified", figures)
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(metavar="BUNDLE-or-FILE", help="A bundle, a .pte or a correction file.")],
+    as_json: Json = False,
+) -> None:
+    """Tell what a bundle, a .pte or a correction file holds."""
+    from mobile_export.inspection import inspect_path
+
+    title, figures = inspect_path(path)
+    _show(as_json, title, figures)
+
+
+@app.command()
+def report(
+    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="One or more bundles of one model.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML page to write.")] = Path("report.html"),
+    count: Annotated[int, typer.Option("-n", help="Held-out seeds to evaluate on.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of the evaluation noise.")] = 0,
+    model: Annotated[str | None, typer.Option(help="The reference; default: where the bundle came from.")] = None,
+    no_benchmark: Annotated[bool, typer.Option("--no-benchmark", help="Skip the time per step.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Evaluate bundles against the reference on held-out noise, and write one HTML page."""
+    from mobile_export.bundle import Bundle
+    from mobile_export.evaluate import evaluate, figures_of
+    from mobile_export.models.diffusion_model import load_model
+    from mobile_export.report.page import write_report
+
+    opened = [Bundle.open(bundle) for bundle in bundles]
+    with TerminalProgress() as progress:
+        reference = load_model(model) if model else None
+        evaluations = [
+            evaluate(b, count, seed, model=reference, benchmark=not no_benchmark, progress=progress) for b in opened
+        ]
+        progress.stage("write the page")
+        write_report(output, evaluations)
+    figures = {e.name: figures_of(e) for e in evaluations}
+    if as_json:
+        print(json.dumps({"report": str(output), **figures}, indent=1, sort_keys=True))
+    else:
+        for name, values in figures.items():
+            Console(highlight=False).print(table_of(name, values))
+        Console(highlight=False, soft_wrap=True).print(f"report: {output.resolve()}")
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """List the models that come with the package."""
+    from mobile_export.models.diffusion_model import load_model
+    from mobile_export.models.zoo import zoo_names
+
+    found = {}
+    for name in zoo_names():
+        model = load_model(name)
+        found[name] = {
+            "kind": type(model.unet).__name__,
+            "parameters": sum(p.numel() for p in model.unet.parameters()),
+            "sample": list(model.sample_shape),
+            "classes": list(model.classes),
+        }
+    if as_json:
+        print(json.dumps(found, indent=1, sort_keys=True))
+        return
+    table = Table("model", "kind", "parameters", "sample", "classes")
+    for name, entry in found.items():
+        shape = "x".join(map(str, entry["sample"]))
+        table.add_row(name, entry["kind"], f"{entry['parameters']:,}", shape, ", ".join(entry["classes"]))
+    Console(highlight=False).print(table)
+
+
+def _bundle_figures(bundle: Any) -> dict[str, Any]:
+    from mobile_export.inspection import bundle_figures
+
+    return bundle_figures(bundle)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Verification of a bundle: digests, bindings, and its golden vectors replayed on the artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from correction import CheckFailed, Correction, Denoiser, SamplingPlan
+from mobile_export.backends import get_backend
+from mobile_export.bundle import Bundle
+from mobile_export.metrics import psnr
+from mobile_export.models.diffusion_model import DiffusionModel
+from mobile_export.simulate import bundle_denoiser, make_batch, run
+
+GOLDEN = "golden.safetensors"
+GOLDEN_SEED = 0
+GOLDEN_STREAM = "simulation"
+MIN_GOLDEN_PSNR = 35.0  # another machine may round differently; the machine that exported gives equal bits
+
+
+@dataclass(frozen=True)
+class Verification:
+    """files: how many were checked; golden_equal: the replayed image is equal to the bit;
+    golden_psnr_db: against the recorded image; delegates and undelegated: per backend."""
+
+    files: int
+    artifact_sha256: str
+    golden_equal: bool
+    golden_psnr_db: float
+    delegates: int
+    undelegated: Mapping[str, int]
+
+
+def golden_record(
+    plan: SamplingPlan, denoiser: Denoiser, correction: Correction, model: DiffusionModel
+) -> dict[str, np.ndarray]:
+    """One image of the bundle with and without correction, with the noise it came from."""
+    labels = [0] if model.conditional else None
+    batch = make_batch(GOLDEN_SEED, GOLDEN_STREAM, [0], model.sample_shape, labels)
+    record = {
+        "noise": batch.noise,
+        "image_corrected": run(plan, denoiser, batch, correction),
+        "image_uncorrected": run(plan, denoiser, batch),
+    }
+    if batch.labels is not None:
+        record["class_labels"] = batch.labels
+    return {name: np.ascontiguousarray(array) for name, array in record.items()}
+
+
+def verify_bundle(bundle: Bundle, backend: str = "executorch") -> Verification:
+    """Replay the golden vectors of an opened (thus digest-checked) bundle on its artifact.
+
+    Raises CheckFailed when the image differs by more than another machine's rounding explains.
+    """
+    file = bundle.correction_file(backend)
+    description = get_backend(backend).describe(bundle.artifact(backend))
+    try:
+        golden = load_file(bundle.path / GOLDEN)
+    except (OSError, SafetensorError) as error:
+        raise CheckFailed(f"{bundle.path / GOLDEN} cannot be read ({error}); export the bundle again") from error
+    image = bundle.manifest["image"]
+    labels = golden["class_labels"].tolist() if "class_labels" in golden else None
+    shape = (image["channels"], image["height"], image["width"])
+    batch = make_batch(GOLDEN_SEED, GOLDEN_STREAM, [0], shape, labels)
+    if not np.array_equal(batch.noise, golden["noise"]):
+        raise CheckFailed("the noise generator gives other numbers than when the bundle was made: versions differ")
+    replayed = run(file.plan, bundle_denoiser(bundle, backend), batch, file.correction)
+    recorded = golden["image_corrected"]
+    value = float(psnr(replayed, recorded)[0])
+    if value < MIN_GOLDEN_PSNR:
+        raise CheckFailed(
+            f"the artifact draws another image than when it was exported: {value:.1f} dB, "
+            f"at least {MIN_GOLDEN_PSNR:g} dB expected; export again on this machine"
+        )
+    return Verification(
+        files=len(bundle.manifest["files"]),
+        artifact_sha256=file.artifact_sha256,
+        golden_equal=bool(np.array_equal(replayed, recorded)),
+        golden_psnr_db=value,
+        delegates=description.delegates,
+        undelegated=description.undelegated,
+    )
