@@ -150,6 +150,7 @@ def _check_file(folder: Path, name: str, entry: Any) -> None:
     if not path.is_file():
         raise CheckFailed(f"{name} is missing from the bundle: copy or export it again")
     if not isinstance(entry, dict) or path.stat().st_size != entry.get("bytes"):
-        raise CheckFailed(f"{name} has {path.stat().st_size} bytes, the manifest says otherwise: copy or export it again")
+        size = path.stat().st_size
+        raise CheckFailed(f"{name} has {size} bytes, the manifest says otherwise: copy or export it again")
     if file_sha256(path) != entry.get("sha256"):
         raise CheckFailed(f"{name} was changed since the bundle was made (sha256 differs): copy or export it again")

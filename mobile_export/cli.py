@@ -88,7 +88,9 @@ def simulate(
     bundle: BundlePath,
     count: Annotated[int, typer.Option("-n", help="How many images.")] = 16,
     seed: Annotated[int, typer.Option(help="Image k of a seed is always the same.")] = 0,
-    class_name: Annotated[str | None, typer.Option("--class", help="Only this class; default: the classes in turn.")] = None,
+    class_name: Annotated[
+        str | None, typer.Option("--class", help="Only this class; default: the classes in turn.")
+    ] = None,
     no_correction: Annotated[bool, typer.Option("--no-correction", help="Leave the correction out.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="PNG file; default: BUNDLE-seedS.png.")] = None,
     as_json: Json = False,

@@ -92,7 +92,8 @@ def evaluate(
         runs[variant] = _record(plan, denoiser, batch, tables, 16 if variant == "reference" else 1, progress)
 
     images = {name: run.samples[:, -1] for name, run in runs.items()}
-    plain, fixed = (psnr(np.clip(images[v], -1, 1), np.clip(images["reference"], -1, 1)) for v in ("quantized", "corrected"))
+    shown = {name: np.clip(values, -1, 1) for name, values in images.items()}
+    plain, fixed = (psnr(shown[v], shown["reference"]) for v in ("quantized", "corrected"))
     exact = runs["reference"].samples
     drifts = {v: runs[v].samples.astype(np.float64) - exact for v in ("quantized", "corrected")}
     progress.stage(f"{bundle.name}: sampler parity and time per step")
@@ -128,6 +129,7 @@ def evaluate(
             "planned_memory_bytes": description["planned_memory_bytes"],
             "delegates": description["delegates"],
             "undelegated": description["undelegated"],
+            "float_layers": part["float_layers"],
             "size_parts": description["size_parts"],
             "correction_bytes": manifest["files"][part["correction"]]["bytes"],
             "step_time_ratio": ratio,
@@ -171,11 +173,7 @@ def _record(
     parts = []
     for start in range(0, len(batch.noise), chunk):
         rows = slice(start, start + chunk)
-        piece = Batch(
-            batch.noise[rows],
-            lambda i, rows=rows: batch.step_noise(i)[rows],
-            None if batch.labels is None else batch.labels[rows],
-        )
+        piece = batch.rows(rows)
         recorder = _Recorder(strip_steps(plan))
         parts.append(recorder.finish(run(plan, denoiser, piece, correction, recorder)))
         progress.advance(min(start + chunk, len(batch.noise)), len(batch.noise))
@@ -192,21 +190,19 @@ def sampler_parity(
     Along whole trajectories of the reference network under the diffusers scheduler; at each step both
     get the same sample, model output and fresh noise, and keep their own histories.
     """
-    rows = slice(0, PARITY_SAMPLES)
-    conditioning = {name: values[rows] for name, values in batch.conditioning.items()}
+    few = batch.rows(slice(0, PARITY_SAMPLES))
     scheduler, eta = make_scheduler(manifest["sampler"], model.scheduler_config)
     scheduler.set_timesteps(plan.steps)
-    x = torch.from_numpy(batch.noise[rows]) * scheduler.init_noise_sigma
+    x = torch.from_numpy(few.noise) * scheduler.init_noise_sigma
     history: list[np.ndarray] = []
     worst = 0.0
     for i, timestep in enumerate(scheduler.timesteps):
-        output = reference(scheduler.scale_model_input(x, timestep).numpy(), float(timestep), **conditioning)
-        fresh = batch.step_noise(i)[rows] if plan.sigma[i] else None
-        ours, converted = advance(plan, i, x.numpy(), output, history, None if fresh is None else lambda _: fresh)
+        output = reference(scheduler.scale_model_input(x, timestep).numpy(), float(timestep), **few.conditioning)
+        ours, converted = advance(plan, i, x.numpy(), output, history, few.step_noise)
         history = [converted, *history][: plan.history]
         options: dict[str, Any] = {"eta": eta} if eta else {}
-        if fresh is not None:
-            options["variance_noise"] = torch.from_numpy(fresh)
+        if plan.sigma[i]:
+            options["variance_noise"] = torch.from_numpy(few.step_noise(i))
         x = scheduler.step(torch.from_numpy(output), timestep, x, **options).prev_sample
         worst = max(worst, float(np.abs(ours - x.numpy()).max()))
     return worst

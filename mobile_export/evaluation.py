@@ -49,7 +49,7 @@ class Evaluation:
         scheduler, given the same sample and model output.
 
     artifact: bytes, ideal_bytes, weight_bits_asked, weight_bits_achieved, parameters,
-        planned_memory_bytes, delegates, undelegated (operator -> count),
+        planned_memory_bytes, delegates, undelegated (operator -> count), float_layers (names),
         size_parts (name -> bytes), correction_bytes, step_time_ratio (this artifact's time per
         step over the float32 artifact's, from one alternating run), fp32_bytes.
     provenance: ordered name -> text, e.g. model, digests, sampler, calibration, versions.

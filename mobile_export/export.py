@@ -23,7 +23,7 @@ from mobile_export.backends.backend import Backend, Parity, Probe
 from mobile_export.bundle import Bundle, file_sha256, publishing, write_manifest
 from mobile_export.models.diffusion_model import DiffusionModel, TorchDenoiser, load_model
 from mobile_export.progress import Progress
-from mobile_export.quantize.activations import observe_layers
+from mobile_export.quantize.observation import observe_layers
 from mobile_export.quantize.precision import Precision
 from mobile_export.quantize.table import QuantizationTable, quantize_layers
 from mobile_export.simulate import Batch, guided, make_batch, run
@@ -58,7 +58,12 @@ class ExportSettings:
     def __post_init__(self) -> None:
         find_method(self.method)
         get_backend(self.backend)
-        for name, low, high in (("steps", 1, 4096), ("workers", 1, 64), ("calibration_samples", 4, 4096), ("range_samples", 1, 4096)):
+        for name, low, high in (
+            ("steps", 1, 4096),
+            ("workers", 1, 64),
+            ("calibration_samples", 4, 4096),
+            ("range_samples", 1, 4096),
+        ):
             value = getattr(self, name)
             if not low <= value <= high:
                 raise UsageError(f"{name.replace('_', ' ')} must be {low} to {high}, got {value}")
@@ -77,7 +82,7 @@ def export(source: str, target: Path, settings: ExportSettings, progress: Progre
     model = load_model(source)
     plan = make_plan(settings.sampler, model.scheduler_config, settings.steps)
     null = model.null_label
-    guided(TorchDenoiser(model.unet), settings.guidance, null)  # refuses guidance without a null class, before any work
+    guided(TorchDenoiser(model.unet), settings.guidance, null)  # refuses guidance without a null class at once
     backend = get_backend(settings.backend, settings.workers)
     with publishing(target) as work:
         table, probes = quantize(model, plan, settings, progress)
@@ -130,8 +135,8 @@ def quantize(
         denoiser = guided(TorchDenoiser(model.unet), settings.guidance, model.null_label)
         run(plan, denoiser, batch, on_step=observe)
 
-    grids = observe_layers(model.unet, sample_reference)
-    return quantize_layers(model.unet, grids, settings.precision), probes
+    observations = observe_layers(model.unet, sample_reference)
+    return quantize_layers(model.unet, observations, settings.precision), probes
 
 
 def calibration_batch(model: DiffusionModel, settings: ExportSettings, samples: range) -> Batch:
@@ -234,7 +239,8 @@ def _manifest(
                 "correction": f"{backend.name}/correction.safetensors",
                 "conversion_parity": asdict(parity),
                 "weight_bits_asked": settings.precision.weight_bits,
-                "weight_bits_achieved": table.weight_bits_achieved,
+                "weight_bits_achieved": table.weight_bits_achieved(model.unet),
+                "float_layers": table.float_layers(model.unet),
                 "ideal_bytes": settings.precision.weight_bits * parameters // 8,
                 "description": asdict(description),
             }

@@ -44,7 +44,7 @@ def bundle_figures(bundle: Bundle) -> dict[str, Any]:
     """Sizes, bits, delegation, parity and calibration of an opened bundle."""
     manifest = bundle.manifest
     figures: dict[str, Any] = {
-        "model": f"{manifest['model']['name']}, {manifest['model']['kind']}, {manifest['model']['parameters']:,} parameters",
+        "model": "{name}, {kind}, {parameters:,} parameters".format(**manifest["model"]),
         "classes": manifest["model"]["classes"],
         "precision": manifest["precision"],
         "sampler": f"{manifest['sampler']}, {manifest['steps']} steps, guidance {manifest['guidance']:g}",
@@ -66,6 +66,7 @@ def bundle_figures(bundle: Bundle) -> dict[str, Any]:
             "planned activation memory (bytes, without the delegate's own)": sizes["planned_memory_bytes"],
             "delegates": sizes["delegates"],
             "not delegated": sizes["undelegated"],
+            "not quantized": part["float_layers"],
             "conversion parity": parity,
         }
     return figures

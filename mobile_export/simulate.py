@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from correction import Correction, Denoiser, GuidedDenoiser, SamplingPlan, UsageError, initial_noise, sample, step_noises
+from correction import Correction, Denoiser, GuidedDenoiser, SamplingPlan, UsageError, initial_noise, sample
 from correction.loop import OnStep
+from correction.noise import step_noises
 from mobile_export.backends import get_backend
 from mobile_export.bundle import Bundle
 
@@ -27,6 +28,11 @@ class Batch:
     noise: np.ndarray
     step_noise: Callable[[int], np.ndarray]
     labels: np.ndarray | None
+
+    def rows(self, rows: slice) -> Batch:
+        """Some of the samples."""
+        labels = None if self.labels is None else self.labels[rows]
+        return Batch(self.noise[rows], lambda i: self.step_noise(i)[rows], labels)
 
     @property
     def conditioning(self) -> dict[str, np.ndarray]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 ACTIVATION_MIN, ACTIVATION_MAX = -128, 127
 _VALUES_PER_CALL = 2048
@@ -71,28 +69,3 @@ class RangeObserver:
             shrink_high = min(_SHRINKS, key=lambda s: error(low * shrink_low, high * s))
             shrink_low = min(_SHRINKS, key=lambda s: error(low * s, high * shrink_high))
         return ActivationGrid.covering(low * shrink_low, high * shrink_high)
-
-
-def observe_layers(model: nn.Module, run: Callable[[], None]) -> dict[str, tuple[ActivationGrid, ActivationGrid]]:
-    """Input and output grids of every Conv2d and Linear of `model`, by full layer name.
-
-    `run` calls the model on representative inputs (the reference's own trajectories).
-    """
-    observers: dict[str, tuple[RangeObserver, RangeObserver]] = {}
-    handles = []
-    for name, module in model.named_modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            pair = observers[name] = (RangeObserver(), RangeObserver())
-
-            def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, pair=pair) -> None:
-                pair[0].observe(inputs[0])
-                pair[1].observe(output)
-
-            handles.append(module.register_forward_hook(hook))
-    try:
-        with torch.no_grad():
-            run()
-    finally:
-        for handle in handles:
-            handle.remove()
-    return {name: (a.grid(), b.grid()) for name, (a, b) in observers.items()}

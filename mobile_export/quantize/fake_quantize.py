@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-import torch.ao.quantization.fx._decomposed  # noqa: F401  registers torch.ops.quantized_decomposed
+import torch.ao.quantization.fx._decomposed
 from torch import Tensor, nn
 
 from mobile_export.quantize.activations import ACTIVATION_MAX, ACTIVATION_MIN, ActivationGrid
@@ -45,6 +45,4 @@ class DequantizedWeight(nn.Module):
         self.register_buffer("zero_point", torch.zeros(scale.shape, dtype=torch.int64))
 
     def forward(self) -> Tensor:
-        return _ops.dequantize_per_channel(
-            self.codes, self.scale, self.zero_point, 0, self.low, self.high, torch.int8
-        )
+        return _ops.dequantize_per_channel(self.codes, self.scale, self.zero_point, 0, self.low, self.high, torch.int8)

@@ -1,7 +1,7 @@
 """What a `.pte` holds: its constants by digest, its sizes, its memory plan; and what a table should have put there.
 
-XNNPACK's constants are stored under the sha256 of their bytes (scales with a prefix), so "the artifact holds exactly these
-codes" is a set inclusion.
+XNNPACK's constants are stored under the sha256 of their bytes (scales with a prefix), so that "the
+artifact holds exactly these codes" is a set inclusion.
 """
 
 from __future__ import annotations

@@ -100,7 +100,8 @@ def _fast() -> Iterator[None]:
         return transform(program, *pass_list, **options)
 
     passes._transform = transform_if_needed
-    traceback.copy = types.SimpleNamespace(copy=copy.copy, deepcopy=list)  # lists of immutable records
+    shallow: Any = types.SimpleNamespace(copy=copy.copy, deepcopy=list)  # lists of immutable records
+    traceback.copy = shallow
     gc.disable()
     try:
         yield

@@ -13,8 +13,8 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mobile_export.quantize.table import LayerQuantization
 from mobile_export.backends.executorch.layers import Convolution, GroupNorm, MatrixProduct, silu, upsample_nearest
+from mobile_export.quantize.table import LayerQuantization
 
 Layers = Mapping[str, LayerQuantization]
 Size = tuple[int, int]
@@ -91,8 +91,8 @@ class Down(nn.Module):
         self.conv = layer(Convolution, f"{name}.conv", block.conv, layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.conv.padding == 0:  # diffusers pads right and below
-            return self.conv.padded(functional.pad(x, (0, 0, 0, 1, 0, 1)))
+        if self.conv.padding == 0:  # diffusers pads right and below by 1; every_other skips the second
+            return self.conv.padded(functional.pad(x, (0, 0, 0, 2, 0, 2)))
         return self.conv(x)
 
 
