@@ -20,7 +20,7 @@ from torch import Tensor
 from correction.errors import CheckFailed, UsageError
 from mobile_export.models.zoo import zoo_folder, zoo_names
 
-SUPPORTED_BLOCKS = ("DownBlock2D", "AttnDownBlock2D", "UpBlock2D", "AttnUpBlock2D", "UNetMidBlock2D")
+SUPPORTED_BLOCKS = ("DownBlock2D", "AttnDownBlock2D", "UpBlock2D", "AttnUpBlock2D")
 _LABELS_FILE = "labels.json"
 
 
@@ -89,22 +89,21 @@ def load_model(source: str) -> DiffusionModel:
     if not folder.exists():
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
             known = ", ".join(zoo_names())
-            raise UsageError(f"no model at {source!r}: give a diffusers folder, a hub name (owner/name) or one of: {known}")
+            wanted = f"a diffusers folder, a hub name (owner/name) or one of: {known}"
+            raise UsageError(f"no model at {source!r}: give {wanted}")
         pipeline = _load_pipeline(source, f"{source!r} is no folder here, and could not be loaded from the hub")
         return _describe(source.split("/")[-1], source, pipeline, labels=None)
     if not (folder / "model_index.json").is_file():
         raise UsageError(f"{source!r} is not a diffusers pipeline folder: it has no model_index.json")
     pipeline = _load_pipeline(str(folder), f"{source!r} could not be loaded as a diffusers pipeline", local=True)
-    labels = folder / _LABELS_FILE
-    parsed = json.loads(labels.read_text()) if labels.is_file() else None
-    return _describe(folder.resolve().name, source, pipeline, parsed)
+    return _describe(folder.resolve().name, source, pipeline, _read_labels(folder / _LABELS_FILE))
 
 
 def _load_pipeline(source: str, failure: str, local: bool = False) -> DiffusionPipeline:
     try:
         with _no_progress_bar():
             return DiffusionPipeline.from_pretrained(
-                source, torch_dtype=torch.float32, local_files_only=local, low_cpu_mem_usage=False
+                source, dtype=torch.float32, local_files_only=local, low_cpu_mem_usage=False
             )
     except Exception as error:  # diffusers, the hub client and safetensors raise many kinds
         first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -123,34 +122,61 @@ def _no_progress_bar() -> Iterator[None]:
             diffusers_logging.enable_progress_bar()
 
 
-def _describe(name: str, source: str, pipeline: DiffusionPipeline, labels: dict[str, Any] | None) -> DiffusionModel:
-    unet = getattr(pipeline, "unet", None)
-    _check_supported(source, unet)
+def _describe(name: str, source: str, pipeline: DiffusionPipeline, labels: Any) -> DiffusionModel:
+    unet = _supported(source, getattr(pipeline, "unet", None))
     unet = unet.float().eval().requires_grad_(False)
     for key, tensor in unet.state_dict().items():
         if not torch.isfinite(tensor).all():
             raise CheckFailed(f"{source!r}: weight {key} holds NaN or infinity")
-    count = unet.config.num_class_embeds
-    labels = labels or {}
-    null = labels.get("null")
-    names = labels.get("classes") or [str(i) for i in range(count or 0)]
-    if count is not None and len(names) + (null is not None) > count:
-        raise UsageError(f"{source!r}: {_LABELS_FILE} names {len(names)} classes, the network has {count} embeddings")
-    return DiffusionModel(
-        name, source, unet, dict(pipeline.scheduler.config), tuple(names), null, _digest(unet, pipeline.scheduler)
+    classes, null = _classes(source, unet.config.num_class_embeds, labels)
+    model = DiffusionModel(
+        name, source, unet, dict(pipeline.scheduler.config), classes, null, _digest(unet, pipeline.scheduler)
     )
+    _check_runs(model)
+    return model
 
 
-def _check_supported(source: str, unet: object) -> None:
+def _read_labels(path: Path) -> Any:
+    """What labels.json holds, or None where there is no such file."""
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{str(path)!r} is not readable JSON ({error})") from error
+
+
+def _classes(source: str, count: int | None, labels: Any) -> tuple[tuple[str, ...], int | None]:
+    """Class names and null label for a network with `count` class embeddings; labels: {"classes": [...], "null": n}."""
+    if labels is None:
+        return tuple(str(i) for i in range(count or 0)), None
+    where = f"{source!r}: {_LABELS_FILE}"
+    if count is None:
+        raise UsageError(f"{where} names classes, but the network has no class embeddings: remove the file")
+    names = labels.get("classes") if isinstance(labels, dict) else None
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise UsageError(f'{where} must look like {{"classes": ["cat", "dog"], "null": 2}}, the names by label')
+    if len(set(names)) < len(names):
+        raise UsageError(f"{where} names a class twice: {', '.join(names)}")
+    if len(names) > count:
+        raise UsageError(f"{where} names {len(names)} classes, the network has {count} embeddings")
+    null = labels.get("null")
+    if null is not None and (type(null) is not int or not len(names) <= null < count):
+        raise UsageError(f"{where}: null must be a label after the classes, {len(names)} to {count - 1}, got {null!r}")
+    return tuple(names), null
+
+
+def _supported(source: str, unet: object) -> UNet2DModel:
+    """`unet` if every part of it can be exported; raises UsageError naming the first that cannot."""
     if not isinstance(unet, UNet2DModel):
         found = type(unet).__name__ if unet is not None else "none"
         raise UsageError(f"{source!r} is not supported: its unet is {found}; supported: UNet2DModel")
     config = unet.config
-    blocks = (*config.down_block_types, getattr(config, "mid_block_type", None) or "UNetMidBlock2D")
-    for block in (*blocks, *config.up_block_types):
+    for block in (*config.down_block_types, *config.up_block_types):
         if block not in SUPPORTED_BLOCKS:
             raise UsageError(f"{source!r}: block {block} is not supported; supported: {', '.join(SUPPORTED_BLOCKS)}")
     required = {
+        "mid_block_type": "UNetMidBlock2D",
         "downsample_type": "conv",
         "upsample_type": "conv",
         "time_embedding_type": "positional",
@@ -164,6 +190,24 @@ def _check_supported(source: str, unet: object) -> None:
         raise UsageError(f"{source!r}: {config.out_channels} output channels for {config.in_channels} input channels")
     if config.sample_size is None:
         raise UsageError(f"{source!r}: the UNet's configuration has no sample_size")
+    if config.block_out_channels[0] % 2:
+        first = config.block_out_channels[0]
+        raise UsageError(
+            f"{source!r}: {first} channels of the first block are not supported; supported: an even number"
+        )
+    return unet
+
+
+def _check_runs(model: DiffusionModel) -> None:
+    """A configuration can contradict itself, for example a sample_size that cannot be halved at each level."""
+    sample, timestep, *labels = model.example_inputs()
+    try:
+        with torch.inference_mode():
+            model.unet(sample, timestep, class_labels=labels[0] if labels else None)
+    except RuntimeError as error:
+        size = model.unet.config.sample_size
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UsageError(f"{model.source!r} does not run on its own sample_size {size}: {reason}") from error
 
 
 def _digest(unet: UNet2DModel, scheduler: Any) -> str:
