@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint format clean
+.PHONY: help env demo pictures test lint format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -20,6 +20,9 @@ demo: env ## Export the bundled model at w8a8 and w4a8, simulate the phone, writ
 	$(BIN)/mobile-export simulate build/emoji32-w4a8 -n 16 --seed 7 -o build/emoji32-w4a8.png
 	$(BIN)/mobile-export report build/emoji32-w8a8 build/emoji32-w4a8 -o build/report.html
 	@echo "Report: $(CURDIR)/build/report.html"
+
+pictures: env ## Draw the pictures of the README again, from the bundle that make demo made
+	$(BIN)/python benchmarks/pictures.py build/emoji32-w4a8 -o docs/pictures
 
 test: $(VENV)/.installed-test ## Run the tests; ARGS is passed on: make test ARGS="-k plan -x"
 	$(BIN)/python -m pytest $(ARGS)

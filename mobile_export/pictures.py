@@ -79,14 +79,15 @@ def image_grid(images: npt.ArrayLike, columns: int, gap: int = 0) -> Image.Image
     return Image.fromarray(canvas)
 
 
-def save_grid(path: Path, images: npt.ArrayLike, scale: int = 3) -> None:
-    """Write a roughly square grid as PNG, each pixel as `scale` x `scale`; whole or not at all.
+def save_grid(path: Path, images: npt.ArrayLike, columns: int | None = None, scale: int = 3) -> None:
+    """Write a grid as PNG, each pixel as `scale` x `scale`; whole or not at all.
 
-    images: as in `image_grid`. Raises UsageError when the folder does not exist.
+    images: as in `image_grid`; columns: by default what makes the grid roughly square. Raises UsageError
+    when the folder does not exist.
     """
     if not path.parent.is_dir():
         raise UsageError(f"the folder {str(path.parent)!r} of the picture does not exist")
-    grid = image_grid(images, columns=math.ceil(math.sqrt(len(np.asarray(images)))), gap=1)
+    grid = image_grid(images, columns or math.ceil(math.sqrt(len(np.asarray(images)))), gap=1)
     partial = path.with_name(f".{path.name}.partial")
     grid.resize((grid.width * scale, grid.height * scale), Image.Resampling.NEAREST).save(partial, format="PNG")
     os.replace(partial, path)

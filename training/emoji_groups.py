@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # Class label i is CLASSES[i]; the label after the last class is the null class of guidance.
-CLASSES = ("faces", "animals", "food", "nature", "signs", "travel")
+CLASSES = ("faces", "animals", "food", "signs")
 NULL_LABEL = len(CLASSES)
 
 _Ranges = tuple[tuple[int, int], ...]  # inclusive
@@ -41,18 +41,6 @@ _RANGES: dict[str, _Ranges] = {
         (0x1F9C0, 0x1F9CB),
         (0x1FAD0, 0x1FADC),
     ),
-    "nature": (
-        (0x1F300, 0x1F319),
-        (0x1F31F, 0x1F32C),
-        (0x1F330, 0x1F344),
-        (0x1F490, 0x1F490),
-        (0x1F4A5, 0x1F4A7),
-        (0x1FAB4, 0x1FABB),
-        (0x2600, 0x2604),
-        (0x2728, 0x2728),
-        (0x2744, 0x2744),
-        (0x2B50, 0x2B50),
-    ),
     "signs": (
         (0x0023, 0x00AE),
         (0x1F170, 0x1F19A),
@@ -85,16 +73,6 @@ _RANGES: dict[str, _Ranges] = {
         (0x2B1B, 0x2B1C),
         (0x2B55, 0x2B55),
         (0x1FA75, 0x1FA77),
-    ),
-    "travel": (
-        (0x1F3D4, 0x1F3DF),
-        (0x1F3E0, 0x1F3F0),
-        (0x1F5FA, 0x1F5FE),
-        (0x1F680, 0x1F6A3),
-        (0x1F6B2, 0x1F6B2),
-        (0x1F6E5, 0x1F6FC),
-        (0x26EA, 0x26F5),
-        (0x2708, 0x2708),
     ),
 }
 

@@ -31,6 +31,7 @@ ARTIFACT_KEYS = (
     "planned_memory_bytes",
     "delegates",
     "undelegated",
+    "float_layers",
     "size_parts",
     "correction_bytes",
     "step_time_ratio",

@@ -92,6 +92,7 @@ def make_evaluation(
             "planned_memory_bytes": 1_966_080,
             "delegates": 3,
             "undelegated": {"aten.embedding": 1, "aten.sin": 1, "aten.cos": 1},
+            "float_layers": ["conv_in", "conv_out"],
             "size_parts": {
                 "weight codes": parameters * bits // 8,
                 "scales": 60_000,

@@ -1,0 +1,51 @@
+"""The pictures of the README and the model card, from bundles that exist: `make pictures`.
+
+    python benchmarks/pictures.py build/emoji32-w4a8 -o docs/pictures
+
+Writes NAME.png, the first seeds of the evaluation stream in columns, the rows reference, quantized,
+quantized with correction; and MODEL-samples.png, 64 samples of the reference.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from mobile_export.bundle import Bundle
+from mobile_export.models.diffusion_model import TorchDenoiser, load_model
+from mobile_export.pictures import save_grid
+from mobile_export.quiet import quiet_third_parties
+from mobile_export.simulate import bundle_denoiser, guided, make_batch, run
+
+SEEDS = 12
+SAMPLES = 64
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("-o", "--output", type=Path, default=Path("docs/pictures"))
+    arguments = parser.parse_args()
+    bundle = Bundle.open(arguments.bundle)
+    model = load_model(bundle.manifest["model"]["source"])
+    file = bundle.correction_file("executorch")
+    reference = guided(TorchDenoiser(model.unet), float(bundle.manifest["guidance"]), model.null_label)
+    artifact = bundle_denoiser(bundle, "executorch")
+    classes = len(model.classes)
+
+    few = make_batch(0, "evaluation", range(SEEDS), model.sample_shape, [k % classes for k in range(SEEDS)])
+    rows = [
+        run(file.plan, reference, few),
+        run(file.plan, artifact, few),
+        run(file.plan, artifact, few, file.correction),
+    ]
+    save_grid(arguments.output / f"{bundle.name}.png", np.concatenate(rows), columns=SEEDS)
+    many = make_batch(0, "simulation", range(SAMPLES), model.sample_shape, [k % classes for k in range(SAMPLES)])
+    save_grid(arguments.output / f"{model.name}-samples.png", run(file.plan, reference, many))
+
+
+if __name__ == "__main__":
+    quiet_third_parties()
+    main()

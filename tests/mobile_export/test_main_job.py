@@ -1,0 +1,75 @@
+"""The main job on the bundled trained model: export at w4a8, simulate, evaluate, with its promised figures."""
+
+import numpy as np
+import pytest
+
+from correction.file import read_correction
+from mobile_export.backends.executorch.contents import missing_constants, read_contents
+from mobile_export.evaluate import evaluate
+from mobile_export.export import ExportSettings, export, quantize
+from mobile_export.metrics import psnr
+from mobile_export.models.diffusion_model import load_model
+from mobile_export.progress import Progress
+from mobile_export.quantize.precision import Precision
+from mobile_export.simulate import simulate
+from mobile_export.verify import verify_bundle
+
+SETTINGS = ExportSettings(Precision(4, 8), calibration_samples=16, range_samples=6, workers=2)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return export("emoji32", tmp_path_factory.mktemp("job") / "emoji32-w4a8", SETTINGS)
+
+
+def test_the_artifact_is_small_and_wholly_delegated(bundle):
+    part = bundle.part("executorch")
+    parameters = bundle.manifest["model"]["parameters"]
+    assert 2e6 <= parameters <= 6e6
+    artifact, correction = (bundle.manifest["files"][part[name]]["bytes"] for name in ("unet", "correction"))
+    assert artifact <= 1.25 * parameters * 4 / 8
+    assert artifact + correction <= 1.3 * parameters * 4 / 8
+    assert correction <= 8000
+    assert part["weight_bits_achieved"] < 4.35
+    assert part["float_layers"] == ["conv_in", "conv_out"]
+    assert part["description"]["delegates"] == 1
+    assert part["description"]["undelegated"] == {"aten::embedding": 1}
+
+
+def test_the_artifact_holds_the_quantized_models_integers_and_follows_it_in_lock_step(bundle):
+    model = load_model("emoji32")
+    plan = bundle.correction_file("executorch").plan
+    table, probes = quantize(model, plan, SETTINGS, Progress())
+    path = bundle.artifact("executorch")
+    assert missing_constants(read_contents(path.read_bytes(), str(path)), table) == []
+    parity = bundle.part("executorch")["conversion_parity"]
+    assert parity["layers"] == len(table.layers) and parity["quantizations"] == 2 * len(table.layers)
+    assert parity["timesteps"] == [probe.timestep for probe in probes] and len(probes) == 5
+    assert parity["activation_codes_compared"] > 1e7
+    assert parity["worst_code_step"] <= 1 and parity["flip_rate"] < 1e-4
+    assert parity["lockstep_output_error"] < 1e-5
+
+
+def test_the_bundle_verifies_and_draws_its_golden_image_again(bundle):
+    result = verify_bundle(bundle)
+    assert result.golden_equal and result.delegates == 1
+
+
+def test_the_correction_brings_held_out_images_nearer_to_the_reference(bundle):
+    found = evaluate(bundle, count=12, benchmark=False)
+    assert found.sampler_parity <= 1e-5
+    gain = found.correction_gain
+    assert gain["image_psnr_gain_db"].low > 0 and gain["seeds_improved"] >= 0.75
+    assert found.quantization_error["image_psnr_db"].mean > 15
+    correction = read_correction(bundle.path / "executorch" / "correction.safetensors").correction
+    assert not correction.is_identity and np.array_equal(found.tables["input_gain"], correction.input_gain)
+
+
+def test_simulation_draws_pictures_that_differ_by_seed_and_class_and_not_by_count(bundle):
+    images, labels = simulate(bundle, 3, seed=7)
+    assert labels == ["faces", "animals", "food"] and np.isfinite(images).all()
+    assert (images.std((1, 2, 3)) > 0.1).all()
+    again, _ = simulate(bundle, 1, seed=7)
+    assert np.array_equal(again[0], images[0])
+    other, _ = simulate(bundle, 1, seed=8)
+    assert psnr(other, images[:1])[0] < 25
