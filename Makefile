@@ -22,7 +22,7 @@ demo: env ## Export the bundled model at w8a8 and w4a8, simulate the phone, writ
 	@echo "Report: $(CURDIR)/build/report.html"
 
 pictures: env ## Draw the pictures of the README again, from the bundle that make demo made
-	$(BIN)/python benchmarks/pictures.py build/emoji32-w4a8 -o docs/pictures
+	$(BIN)/python benchmarks/pictures.py build/emoji32-w4a8 -o docs/pictures --samples mobile_export/zoo/emoji32/samples.png
 
 test: $(VENV)/.installed-test ## Run the tests; ARGS is passed on: make test ARGS="-k plan -x"
 	$(BIN)/python -m pytest $(ARGS)

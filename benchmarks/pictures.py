@@ -3,7 +3,7 @@
     python benchmarks/pictures.py build/emoji32-w4a8 -o docs/pictures
 
 Writes NAME.png, the first seeds of the evaluation stream in columns, the rows reference, quantized,
-quantized with correction; and MODEL-samples.png, 64 samples of the reference.
+quantized with correction; and, with --samples, 64 samples of the reference.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/pictures"))
+    parser.add_argument("--samples", type=Path, help="also write a grid of 64 reference samples here")
     arguments = parser.parse_args()
     bundle = Bundle.open(arguments.bundle)
     model = load_model(bundle.manifest["model"]["source"])
@@ -42,8 +43,10 @@ def main() -> None:
         run(file.plan, artifact, few, file.correction),
     ]
     save_grid(arguments.output / f"{bundle.name}.png", np.concatenate(rows), columns=SEEDS)
+    if arguments.samples is None:
+        return
     many = make_batch(0, "simulation", range(SAMPLES), model.sample_shape, [k % classes for k in range(SAMPLES)])
-    save_grid(arguments.output / f"{model.name}-samples.png", run(file.plan, reference, many))
+    save_grid(arguments.samples, run(file.plan, reference, many))
 
 
 if __name__ == "__main__":

@@ -8,5 +8,5 @@ import warnings
 
 def quiet_third_parties() -> None:
     """Process-wide; for programs, never for library code: only errors are logged, warnings are dropped."""
-    logging.getLogger().setLevel(logging.ERROR)
+    logging.disable(logging.WARNING)
     warnings.filterwarnings("ignore")
