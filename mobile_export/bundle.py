@@ -14,12 +14,7 @@ from typing import Any
 
 from correction import CheckFailed, UsageError
 from correction.file import CorrectionFile, read_correction
-
-MANIFEST = "manifest.json"
-FORMAT = "mobile-export-bundle"
-FORMAT_VERSION = "1.0"
-MAX_MANIFEST_BYTES = 2**20
-MAX_FILES = 1024
+from mobile_export.manifest import FORMAT, FORMAT_VERSION, MANIFEST, read_manifest
 
 
 @dataclass(frozen=True)
@@ -44,9 +39,12 @@ class Bundle:
         manifest_path = path / MANIFEST
         if not manifest_path.is_file():
             raise UsageError(f"{str(path)!r} is not a bundle: it has no {MANIFEST}; make one with mobile-export export")
-        manifest = _read_manifest(manifest_path)
+        manifest = read_manifest(manifest_path)
         for name, entry in manifest["files"].items():
-            _check_file(path, name, entry)
+            try:
+                _check_file(path, name, entry)
+            except OSError as error:  # for example a name that is too long for the file system
+                raise CheckFailed(f"{name[:100]!r} of the bundle cannot be read ({error.strerror})") from error
         return cls(path, manifest)
 
     @property
@@ -116,28 +114,6 @@ def publishing(target: Path) -> Iterator[Path]:
         os.rename(target, old)
     os.rename(work, target)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > MAX_MANIFEST_BYTES:
-        raise CheckFailed(f"{path} is larger than {MAX_MANIFEST_BYTES} bytes: not a manifest of ours")
-    try:
-        manifest = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CheckFailed(f"{path} is not readable JSON ({error}); export the bundle again") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise CheckFailed(f"{path} is not the manifest of a bundle: its format is not {FORMAT!r}")
-    version = str(manifest.get("format_version"))
-    if version.split(".")[0] != FORMAT_VERSION.split(".")[0]:
-        raise CheckFailed(f"{path} has format version {version}, this program reads {FORMAT_VERSION}")
-    files, parts = manifest.get("files"), manifest.get("parts")
-    if not isinstance(files, dict) or not isinstance(parts, dict) or not 0 < len(files) <= MAX_FILES:
-        raise CheckFailed(f"{path}: files and parts must be objects, with 1 to {MAX_FILES} files")
-    for part in parts.values():
-        for key in ("unet", "correction"):
-            if not isinstance(part, dict) or part.get(key) not in files:
-                raise CheckFailed(f"{path}: a part names no {key} file that is in the list of files")
-    return manifest
 
 
 def _check_file(folder: Path, name: str, entry: Any) -> None:

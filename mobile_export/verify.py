@@ -62,6 +62,8 @@ def verify_bundle(bundle: Bundle, backend: str = "executorch") -> Verification:
         golden = load_file(bundle.path / GOLDEN)
     except (OSError, SafetensorError) as error:
         raise CheckFailed(f"{bundle.path / GOLDEN} cannot be read ({error}); export the bundle again") from error
+    if GOLDEN not in bundle.manifest["files"] or not {"noise", "image_corrected"} <= golden.keys():
+        raise CheckFailed(f"{bundle.path / GOLDEN} is no golden record of this bundle; export the bundle again")
     image = bundle.manifest["image"]
     labels = golden["class_labels"].tolist() if "class_labels" in golden else None
     shape = (image["channels"], image["height"], image["width"])

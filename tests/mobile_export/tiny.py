@@ -1,13 +1,18 @@
-"""A tiny random UNet that goes through every stage in seconds, saved as an ordinary diffusers folder."""
+"""A tiny random UNet that goes through every stage in seconds, as an ordinary diffusers folder; changed bundles."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import DDIMScheduler, DDPMPipeline, UNet2DModel
+
+from correction import Correction, write_correction
+from mobile_export.bundle import Bundle, file_entry
 
 CLASSES = ["cat", "dog", "fox"]
 NULL_LABEL = 3
@@ -49,3 +54,30 @@ def save_model(folder: Path, unet: UNet2DModel, labels: Any = None, **scheduler:
     if labels is not None:
         (folder / "labels.json").write_text(json.dumps(labels))
     return folder
+
+
+def change_manifest(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Load, change in place, write back."""
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def renew_digest(folder: Path, name: str) -> None:
+    """Make the manifest agree with a file that was changed."""
+    change_manifest(folder, lambda manifest: manifest["files"].update({name: file_entry(folder / name)}))
+
+
+def with_correction(folder: Path, correction: Correction) -> Bundle:
+    """The bundle in `folder`, which is changed, with another correction for the same artifact."""
+    file = Bundle.open(folder).correction_file("executorch")
+    write_correction(folder / "executorch" / "correction.safetensors", file.plan, correction, file.metadata)
+    renew_digest(folder, "executorch/correction.safetensors")
+    return Bundle.open(folder)
+
+
+def some_correction(steps: int, channels: int = 3) -> Correction:
+    """Small, distinct values in all four tables: surely not the identity."""
+    grid = np.linspace(-1, 1, steps * channels, dtype=np.float32).reshape(steps, channels)
+    return Correction(1 + 0.02 * grid, 0.01 * grid, 1 - 0.01 * grid, 0.005 * grid)
