@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -194,15 +195,22 @@ def sampler_parity(
     scheduler, eta = make_scheduler(manifest["sampler"], model.scheduler_config)
     scheduler.set_timesteps(plan.steps)
     x = torch.from_numpy(few.noise) * scheduler.init_noise_sigma
+    own_noise = "variance_noise" not in inspect.signature(scheduler.step).parameters  # draws from a generator
     history: list[np.ndarray] = []
     worst = 0.0
     for i, timestep in enumerate(scheduler.timesteps):
         output = reference(scheduler.scale_model_input(x, timestep).numpy(), float(timestep), **few.conditioning)
-        ours, converted = advance(plan, i, x.numpy(), output, history, few.step_noise)
-        history = [converted, *history][: plan.history]
         options: dict[str, Any] = {"eta": eta} if eta else {}
+        fresh = None
         if plan.sigma[i]:
-            options["variance_noise"] = torch.from_numpy(few.step_noise(i))
+            twin = torch.Generator().manual_seed(i)
+            fresh = torch.randn(x.shape, generator=twin).numpy() if own_noise else few.step_noise(i)
+            if own_noise:
+                options["generator"] = torch.Generator().manual_seed(i)
+            else:
+                options["variance_noise"] = torch.from_numpy(fresh)
+        ours, converted = advance(plan, i, x.numpy(), output, history, lambda _, fresh=fresh: fresh)
+        history = [converted, *history][: plan.history]
         x = scheduler.step(torch.from_numpy(output), timestep, x, **options).prev_sample
         worst = max(worst, float(np.abs(ours - x.numpy()).max()))
     return worst

@@ -41,7 +41,8 @@ def bootstrap(values: np.ndarray, resamples: int = 2000, seed: int = 0) -> Inter
 
 def _decibel(energy: float | np.ndarray, error: np.ndarray) -> np.ndarray:
     floor = np.asarray(energy, np.float64) * 10 ** (-MAX_DB / 10)
-    return 10 * np.log10(np.maximum(energy, 1e-300) / np.maximum(np.maximum(error, floor), 1e-300))
+    ratio = np.maximum(energy, 1e-300) / np.maximum(np.maximum(error, floor), 1e-300)
+    return np.where(error == 0, MAX_DB, 10 * np.log10(ratio))
 
 
 def _check(a: np.ndarray, b: np.ndarray) -> None:
