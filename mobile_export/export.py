@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -85,6 +86,7 @@ def export(source: str, target: Path, settings: ExportSettings, progress: Progre
     guided(TorchDenoiser(model.unet), settings.guidance, null)  # refuses guidance without a null class at once
     backend = get_backend(settings.backend, settings.workers)
     with publishing(target) as work:
+        _clear(work, backend)
         table, probes = quantize(model, plan, settings, progress)
         folder = work / backend.name
         folder.mkdir(exist_ok=True)
@@ -109,6 +111,7 @@ def export(source: str, target: Path, settings: ExportSettings, progress: Progre
         )
         progress.stage("record golden vectors and verify the bundle")
         save_file(golden_record(plan, denoiser, result.correction, model), work / GOLDEN)
+        (work / GOLDEN).chmod(0o644)  # safetensors makes files that only their owner can read
         write_manifest(work, _manifest(model, plan, settings, table, backend, artifact, parity, result))
         verify_bundle(Bundle.open(work))
     return Bundle.open(target)
@@ -145,6 +148,14 @@ def calibration_batch(model: DiffusionModel, settings: ExportSettings, samples: 
     return make_batch(settings.seed, STREAM, samples, model.sample_shape, labels)
 
 
+def _clear(work: Path, backend: Backend) -> None:
+    """Remove what an interrupted run left and this one would not write again: it would be taken into the bundle."""
+    resumable = {work / "lowered.json", work / "calibration.state", work / backend.name / backend.artifact}
+    for path in work.rglob("*"):
+        if path.is_file() and path not in resumable:
+            path.unlink()
+
+
 def _lower(
     backend: Backend,
     model: DiffusionModel,
@@ -158,9 +169,10 @@ def _lower(
     record = work / "lowered.json"
     key = _table_digest(model, table)
     if record.is_file() and artifact.is_file():
-        kept = json.loads(record.read_text())
-        if kept["key"] == key and kept["sha256"] == file_sha256(artifact):
-            return Parity(**{**kept["parity"], "timesteps": tuple(kept["parity"]["timesteps"])})
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # killed while it was written: lower again
+            kept = json.loads(record.read_text())
+            if kept["key"] == key and kept["sha256"] == file_sha256(artifact):
+                return Parity(**{**kept["parity"], "timesteps": tuple(kept["parity"]["timesteps"])})
     exported = backend.export(model, table, artifact, progress)
     progress.stage("conversion parity: artifact against the quantized PyTorch model, in lock-step")
     parity = backend.check_parity(model, table, artifact, exported, probes)
