@@ -37,10 +37,10 @@ def read_contents(data: bytes, source: str) -> Contents:
 
     try:
         file = deserialize_pte_binary(data)
+        program, named = file.program, file.named_data
+        plan = program.execution_plan[0]
     except Exception as error:  # the flatbuffer reader has no error type of its own
         raise CheckFailed(f"{source} is not a readable ExecuTorch program ({type(error).__name__})") from error
-    program, named = file.program, file.named_data
-    plan = program.execution_plan[0]
     constants = {} if named is None else {k: len(named.buffers[v.buffer_index]) for k, v in named.pte_data.items()}
     return Contents(
         constants=constants,

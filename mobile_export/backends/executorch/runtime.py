@@ -35,8 +35,15 @@ class LoadedProgram:
         self.input_shapes = [tuple(meta.input_tensor_meta(i).sizes()) for i in range(meta.num_inputs())]
 
     def __call__(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
-        """One run; outputs are contiguous copies that outlive the next run."""
-        return [output.contiguous().clone() for output in self._method.execute(inputs)]
+        """One run; outputs are contiguous copies that outlive the next run.
+
+        Raises CheckFailed where the runtime gives up, for example at a label without an embedding.
+        """
+        try:
+            outputs = self._method.execute(inputs)
+        except RuntimeError as error:
+            raise CheckFailed(f"{self.source} failed while running ({error}); are its inputs what it takes?") from error
+        return [output.contiguous().clone() for output in outputs]
 
 
 @contextlib.contextmanager
