@@ -32,8 +32,9 @@ def main() -> None:
     quiet_third_parties()
     try:
         app()
-    except ProjectError as error:
-        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {error_text(error)}")
+    except (ProjectError, OSError) as error:  # OSError: no right to write, no space left
+        # One line however long: whoever reads it through a pipe has no 80 columns.
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {error_text(error)}")
         sys.exit(1 if isinstance(error, CheckFailed) else 2)
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted; the same command goes on where it was")
