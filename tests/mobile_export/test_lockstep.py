@@ -1,0 +1,166 @@
+"""Lock-step parity: equal codes where the artifact is right, and a refusal where it is not."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from test_channels_last_unet import ARCHITECTURES
+
+from correction import CheckFailed
+from mobile_export.backends.backend import Probe
+from mobile_export.backends.executorch import backend
+from mobile_export.backends.executorch.backend import ExecuTorchBackend
+from mobile_export.backends.executorch.lockstep import Lockstep, TappedNetwork, follow
+from mobile_export.backends.executorch.unet2d import ChannelsLastUNet
+from mobile_export.quantize.activations import ActivationGrid
+from mobile_export.quantize.observation import observe_layers
+from mobile_export.quantize.precision import Precision
+from mobile_export.quantize.quantized_unet import quantized_model
+from mobile_export.quantize.table import QuantizationTable, quantize_layers
+from mobile_export.simulate import make_batch
+
+
+def probes_of(model, count=3):
+    noise = make_batch(0, "evaluation", range(count), model.sample_shape, None).noise
+    times = np.linspace(950, 20, count)
+    return [Probe(noise[k : k + 1], float(times[k]), k % 3 if model.conditional else None) for k in range(count)]
+
+
+def changed(table, name, **fields):
+    return QuantizationTable(table.precision, {**table.layers, name: dataclasses.replace(table.layers[name], **fields)})
+
+
+@pytest.mark.parametrize("which", ["w4a8", "w8a8"])
+def test_artifact_and_quantized_model_agree_at_every_quantization(which, request):
+    exported = request.getfixturevalue(which)
+    path = exported.bundle.artifact("executorch")
+    probes = probes_of(exported.model)
+    parity = ExecuTorchBackend().check_parity(exported.model, exported.table, path, exported.pair, probes)
+    assert parity.weight_codes_equal is True
+    assert parity.layers == len(exported.table.layers)
+    assert parity.quantizations == 2 * parity.layers
+    assert parity.worst_code_step <= 1
+    assert parity.flip_rate <= 1e-3
+    assert parity.lockstep_output_error <= 1e-5
+    assert parity.timesteps == tuple(probe.timestep for probe in probes)
+    assert parity.activation_codes_compared > 3 * 8 * 64 * parity.layers / 4
+
+
+@pytest.mark.parametrize("which", ["w4a8", "w8a8"])
+def test_the_manifest_records_parity_at_timesteps_of_the_plan(which, request):
+    exported = request.getfixturevalue(which)
+    recorded = exported.bundle.part("executorch")["conversion_parity"]
+    plan = exported.bundle.correction_file("executorch").plan
+    assert len(recorded["timesteps"]) == 5 and set(recorded["timesteps"]) <= set(plan.timestep.tolist())
+    assert recorded["timesteps"][0] == plan.timestep[0] and recorded["timesteps"][-1] == plan.timestep[-1]
+    assert recorded["quantizations"] == 2 * recorded["layers"] == 2 * len(exported.table.layers)
+    assert recorded["worst_code_step"] <= 1 and recorded["lockstep_output_error"] <= 1e-5
+
+
+# A shift of scale and zero point of one layer's grid; a zero point alone moves no value but those at the ends.
+@pytest.mark.parametrize("end", ["input", "output"])
+@pytest.mark.parametrize(("factor", "shift"), [(1.05, 0), (1.0, 120), (1.0, -120)], ids=["scale", "up", "down"])
+def test_a_wrong_activation_grid_is_detected(w4a8, end, factor, shift):
+    name = "mid_block.resnets.0.conv2"
+    grid = getattr(w4a8.table.layers[name], end)
+    moved = ActivationGrid(grid.scale * factor, int(np.clip(grid.zero_point + shift, -128, 127)))
+    with pytest.raises(CheckFailed, match=r"conversion parity: (flip rate|largest code step|error of the output) is"):
+        _without_contents_check(w4a8, changed(w4a8.table, name, **{end: moved}))
+
+
+def test_a_wrong_weight_is_detected_by_the_constants(w4a8):
+    name = "mid_block.resnets.0.conv2"
+    weight = w4a8.table.layers[name].weight
+    codes = weight.codes.clone()
+    codes[0, 0, 0, 0] = -codes[0, 0, 0, 0] if codes[0, 0, 0, 0] not in (0, -8) else 1
+    table = changed(w4a8.table, name, weight=dataclasses.replace(weight, codes=codes))
+    path = w4a8.bundle.artifact("executorch")
+    with pytest.raises(CheckFailed, match=f"does not hold the quantized model's constants: {name}.weight"):
+        ExecuTorchBackend().check_parity(w4a8.model, table, path, w4a8.pair, probes_of(w4a8.model))
+
+
+def test_a_wrong_weight_is_detected_by_its_outputs(w4a8):
+    name = "mid_block.resnets.0.conv2"
+    weight = w4a8.table.layers[name].weight
+    table = changed(w4a8.table, name, weight=dataclasses.replace(weight, codes=weight.codes.flip(0)))
+    with pytest.raises(CheckFailed, match="conversion parity: largest code step is"):
+        _without_contents_check(w4a8, table)
+
+
+def _without_contents_check(exported, table):
+    """check_parity as if the constants had been found: what the lock-step alone sees."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mobile_export.backends.executorch.backend.missing_constants", lambda *_: [])
+        path = exported.bundle.artifact("executorch")
+        ExecuTorchBackend().check_parity(exported.model, table, path, exported.pair, probes_of(exported.model))
+
+
+def test_a_twin_of_another_program_is_refused(w4a8, monkeypatch):
+    """Taps prove something about the shipped artifact only if both compute the same, to the bit."""
+
+    class Other(backend.LoadedProgram):
+        def __call__(self, *inputs):
+            output, *taps = super().__call__(*inputs)
+            return [torch.nextafter(output, output + 1) if taps else output, *taps]
+
+    monkeypatch.setattr(backend, "LoadedProgram", Other)
+    with pytest.raises(CheckFailed, match=r"the tapped twin computes something else than .*unet\.pte at timestep 950"):
+        path = w4a8.bundle.artifact("executorch")
+        ExecuTorchBackend().check_parity(w4a8.model, w4a8.table, path, w4a8.pair, probes_of(w4a8.model))
+
+
+# The same comparison with the channels-last network in eager PyTorch in place of the artifact: every architecture.
+
+
+def eager_pair(**architecture):
+    """(quantized twin, tapped channels-last network, inputs, conditioning) of a random network."""
+    unet = tiny.make_unet(**architecture)
+    size = unet.config.sample_size if isinstance(unet.config.sample_size, tuple) else (unet.config.sample_size,) * 2
+    sample = torch.randn(1, unet.config.in_channels, *size, generator=torch.Generator().manual_seed(0))
+    conditioning = {} if unet.config.num_class_embeds is None else {"class_labels": torch.tensor([2])}
+    time = torch.tensor([321.0])
+    observations = observe_layers(unet, lambda: unet(sample, time, **conditioning))
+    table = quantize_layers(unet, observations, Precision.parse("w4a8"))
+    tapped = TappedNetwork(ChannelsLastUNet(unet, table.layers).eval())
+    return quantized_model(unet, table), tapped, (sample, time, *conditioning.values()), conditioning, table
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@torch.no_grad()
+def test_every_architecture_in_lock_step(name):
+    twin, tapped, inputs, conditioning, table = eager_pair(**ARCHITECTURES[name])
+    output, *taps = tapped(*inputs)
+    found = follow(
+        twin,
+        lambda: twin(inputs[0], inputs[1], return_dict=False, **conditioning)[0],
+        output,
+        dict(zip(tapped.points, taps, strict=True)),
+    )
+    assert found.points == 2 * len(table.layers)
+    assert found.worst_step <= 1 and found.flip_rate < 1e-3 and found.output_error <= 1e-5
+
+
+@torch.no_grad()
+def test_points_that_do_not_match_are_named():
+    twin, tapped, inputs, conditioning, _ = eager_pair()
+    output, *values = tapped(*inputs)
+    taps = dict(zip(tapped.points, values, strict=True))
+
+    def run():
+        return twin(inputs[0], inputs[1], return_dict=False, **conditioning)[0]
+
+    fewer = {point: tap for point, tap in taps.items() if point != "mid_block.resnets.1.conv1.input"}
+    with pytest.raises(CheckFailed, match=r"no value for mid_block.resnets.1.conv1.input"):
+        follow(twin, run, output, fewer)
+    with pytest.raises(CheckFailed, match=r"1 quantizations that the model lacks, e\.g\. nowhere\.input"):
+        follow(twin, run, output, {**taps, "nowhere.input": output})
+    with pytest.raises(CheckFailed, match="the artifact's value has shape"):
+        follow(twin, run, output, {**taps, "mid_block.resnets.1.conv1.output": torch.zeros(1, 2, 2, 16)})
+
+
+def test_lock_steps_add_up():
+    total = Lockstep(4, 100, 1, 1, 1e-7) + Lockstep(4, 300, 3, 2, 1e-8)
+    assert total == Lockstep(4, 400, 4, 2, 1e-7)
+    assert total.flip_rate == 0.01 and Lockstep(0, 0, 0, 0, 0.0).flip_rate == 0.0

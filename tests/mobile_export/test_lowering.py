@@ -1,0 +1,94 @@
+"""Lowering: one delegate holds everything, shortcuts change no byte, what was patched is put back."""
+
+import gc
+import logging
+
+import executorch.backends.xnnpack._passes as passes
+import numpy as np
+import pytest
+import torch
+import torch.fx.traceback as traceback
+from torch import nn
+
+from mobile_export.backends.executorch.backend import ExecuTorchBackend
+from mobile_export.backends.executorch.lowering import lower
+from mobile_export.backends.executorch.runtime import LoadedProgram
+from mobile_export.backends.executorch.unet2d import ChannelsLastUNet
+from mobile_export.metrics import psnr
+
+
+@pytest.fixture(scope="module")
+def float_artifact(model):
+    return lower(ChannelsLastUNet(model.unet, {}), model.example_inputs())
+
+
+def test_one_delegate_and_only_the_class_embedding_outside_of_it(w4a8, w8a8, float_artifact):
+    for lowered in (w4a8.pair.shipped, w4a8.pair.tapped, float_artifact):
+        assert (lowered.delegates, lowered.undelegated) == (1, {"aten.embedding.default": 1})
+    for lowered in (w8a8.pair.shipped, w8a8.pair.tapped):
+        assert (lowered.delegates, lowered.undelegated) == (1, {})
+
+
+def test_the_file_itself_says_the_same(w4a8, w8a8):
+    backend = ExecuTorchBackend()
+    for exported, outside in ((w4a8, {"aten::embedding": 1}), (w8a8, {})):
+        path = exported.bundle.artifact("executorch")
+        found = backend.describe(path)
+        assert path.read_bytes() == exported.pair.shipped.data
+        assert (found.delegates, found.undelegated) == (1, outside)
+        assert found.total_bytes == path.stat().st_size == sum(found.size_parts.values())
+        assert min(found.size_parts.values()) > 0
+        # Input and output of the delegate, at the least, are planned: two float images.
+        assert found.planned_memory_bytes >= 2 * 4 * 3 * 8 * 8
+
+
+def test_shortcuts_change_no_byte(w8a8):
+    """Also: a second lowering of the same network gives the same bytes."""
+    network = ChannelsLastUNet(w8a8.model.unet, w8a8.table.layers).eval()
+    plainly = lower(network, w8a8.model.example_inputs(), shortcuts=False)
+    assert plainly == w8a8.pair.shipped
+
+
+class Unexportable(nn.Module):
+    def forward(self, x):
+        return x + 1 if float(x.sum()) > 0 else x  # torch.export cannot follow a branch on data
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_patches_are_taken_back_even_after_an_error(collecting):
+    before = passes._transform, traceback.copy, logging.root.manager.disable
+    (gc.enable if collecting else gc.disable)()
+    try:
+        with pytest.raises(Exception, match="data-dependent"):
+            lower(Unexportable(), (torch.ones(2),))
+        assert gc.isenabled() == collecting
+    finally:
+        gc.enable()
+    assert (passes._transform, traceback.copy, logging.root.manager.disable) == before
+
+
+def test_the_float_artifact_is_the_network(model, float_artifact):
+    """With the quantizer off nothing is rounded, so artifact and network agree to float noise."""
+    program = LoadedProgram(float_artifact.data, "float")
+    generator = torch.Generator().manual_seed(0)
+    for timestep, label in ((999.0, 0), (500.0, 1), (0.0, 3)):
+        inputs = torch.randn(1, 3, 8, 8, generator=generator), torch.tensor([timestep]), torch.tensor([label])
+        theirs = model.unet(inputs[0], inputs[1], class_labels=inputs[2]).sample
+        ours = program(*inputs)[0]
+        assert float((ours - theirs).norm() / theirs.norm()) <= 1e-5
+        assert psnr(ours.numpy(), theirs.numpy(), peak=float(np.ptp(theirs.numpy())))[0] >= 35
+
+
+def test_the_quantized_artifact_takes_the_bits_asked(w4a8, w8a8, float_artifact):
+    """Constants in the file: nibbles or bytes for quantized weights, float for what was left out."""
+    for exported, outside in ((w4a8, 0), (w8a8, 0)):
+        parts = ExecuTorchBackend().describe(exported.bundle.artifact("executorch")).size_parts
+        layers = exported.table.layers.values()
+        ideal = sum(w.codes.numel() * w.bits / 8 for w in (layer.weight for layer in layers))
+        scales_and_biases = sum(8 * len(layer.bias_codes) for layer in layers)
+        kept = sum(
+            4 * exported.model.unet.get_submodule(name).weight.numel()
+            for name in exported.table.float_layers(exported.model.unet)
+        )
+        least = ideal + scales_and_biases + kept
+        assert least <= parts["weights, scales and biases"] <= 1.35 * least, outside
