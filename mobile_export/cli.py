@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from correction import CheckFailed, ProjectError
+from correction import CheckFailed, ProjectError, UsageError
 from mobile_export.quiet import quiet_third_parties
 from mobile_export.terminal import TerminalProgress, error_text, table_of
 
@@ -28,7 +28,7 @@ BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle fol
 
 
 def main() -> None:
-    """Console entry point. Exit codes: 0 ok, 1 a check failed, 2 usage."""
+    """Console entry point. Exit codes: 0 ok, 1 a check failed, 2 usage, 130 interrupted (typer's)."""
     quiet_third_parties()
     try:
         app()
@@ -36,9 +36,6 @@ def main() -> None:
         # One line however long: whoever reads it through a pipe has no 80 columns.
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {error_text(error)}")
         sys.exit(1 if isinstance(error, CheckFailed) else 2)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted; the same command goes on where it was")
-        sys.exit(130)
 
 
 def _show(as_json: bool, title: str, figures: dict[str, Any]) -> None:
@@ -46,6 +43,13 @@ def _show(as_json: bool, title: str, figures: dict[str, Any]) -> None:
         print(json.dumps(figures, indent=1, sort_keys=True, default=str))
     else:
         Console(highlight=False).print(table_of(title, figures))
+
+
+def _require_folder(path: Path) -> None:
+    """Minutes of work should not end at a misspelt path."""
+    if not path.parent.is_dir() or path.is_dir():
+        reason = "it is a folder" if path.is_dir() else f"there is no folder {str(path.parent)!r}"
+        raise UsageError(f"cannot write {str(path)!r}: {reason}")
 
 
 @app.command()
@@ -78,8 +82,12 @@ def export(
         workers=workers,
     )
     started = time.monotonic()
-    with TerminalProgress() as progress:
-        bundle = run_export(model, output, settings, progress)
+    try:
+        with TerminalProgress() as progress:
+            bundle = run_export(model, output, settings, progress)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; the same command goes on where it was")
+        raise
     figures = _bundle_figures(bundle) | {"seconds": round(time.monotonic() - started, 1)}
     _show(as_json, f"{bundle.name} -> {output}", figures)
 
@@ -102,13 +110,14 @@ def simulate(
     from mobile_export.simulate import simulate as run_simulation
 
     opened = Bundle.open(bundle)
+    suffix = "-uncorrected" if no_correction else ""
+    path = output or bundle.resolve().parent / f"{bundle.resolve().name}-seed{seed}{suffix}.png"
+    _require_folder(path)
     started = time.monotonic()
     with TerminalProgress() as progress:
         progress.stage(f"simulate {opened.name}, {count} images")
         images, labels = run_simulation(opened, count, seed, class_name, not no_correction, on_sample=progress.advance)
     seconds = time.monotonic() - started
-    suffix = "-uncorrected" if no_correction else ""
-    path = output or bundle.resolve().parent / f"{bundle.resolve().name}-seed{seed}{suffix}.png"
     save_grid(path, images)
     figures = {
         "picture": str(path),
@@ -171,6 +180,7 @@ def report(
     from mobile_export.models.diffusion_model import load_model
     from mobile_export.report.page import write_report
 
+    _require_folder(output)
     opened = [Bundle.open(bundle) for bundle in bundles]
     with TerminalProgress() as progress:
         reference = load_model(model) if model else None

@@ -41,7 +41,7 @@ def inspect_path(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def bundle_figures(bundle: Bundle) -> dict[str, Any]:
-    """Sizes, bits, delegation, parity and calibration of an opened bundle."""
+    """Sizes, bits, delegation, parity and calibration of an opened bundle, its bindings checked."""
     manifest = bundle.manifest
     figures: dict[str, Any] = {
         "model": "{name}, {kind}, {parameters:,} parameters".format(**manifest["model"]),
@@ -53,6 +53,7 @@ def bundle_figures(bundle: Bundle) -> dict[str, Any]:
     }
     for name in bundle.backends:
         part = bundle.part(name)
+        bundle.correction_file(name)  # refuses figures of a correction that belongs to another artifact
         sizes, parity = part["description"], part["conversion_parity"]
         artifact, correction = (manifest["files"][part[key]]["bytes"] for key in ("unet", "correction"))
         figures[name] = {
