@@ -103,7 +103,11 @@ def _load_pipeline(source: str, failure: str, local: bool = False) -> DiffusionP
     try:
         with _no_progress_bar():
             return DiffusionPipeline.from_pretrained(
-                source, dtype=torch.float32, local_files_only=local, low_cpu_mem_usage=False
+                source,
+                dtype=torch.float32,
+                local_files_only=local,
+                low_cpu_mem_usage=False,
+                use_safetensors=True,  # the other weight format is pickle, which runs code
             )
     except Exception as error:  # diffusers, the hub client and safetensors raise many kinds
         first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
