@@ -18,7 +18,7 @@ demo: env ## Export the bundled model at w8a8 and w4a8, simulate the phone, writ
 	$(BIN)/mobile-export export emoji32 -o build/emoji32-w8a8 --precision w8a8
 	$(BIN)/mobile-export export emoji32 -o build/emoji32-w4a8 --precision w4a8
 	$(BIN)/mobile-export simulate build/emoji32-w4a8 -n 16 --seed 7 -o build/emoji32-w4a8.png
-	$(BIN)/mobile-export report build/emoji32-w8a8 build/emoji32-w4a8 -o build/report.html
+	$(BIN)/mobile-export report build/emoji32-w8a8 build/emoji32-w4a8 -n 32 -o build/report.html
 	@echo "Report: $(CURDIR)/build/report.html"
 
 pictures: env ## Draw the pictures of the README again, from the bundle that make demo made
