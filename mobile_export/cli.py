@@ -60,7 +60,7 @@ def export(
     sampler: Annotated[str, typer.Option(help="ddim, ddim-eta1, ddpm or dpmpp-2m.")] = "ddim",
     steps: Annotated[int, typer.Option(help="Sampling steps.")] = 50,
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale; 1 is none.")] = 1.0,
-    method: Annotated[str, typer.Option(help="Correction method; see docs/method.md.")] = "input-gain",
+    method: Annotated[str, typer.Option(help="Correction method; see docs/method.md.")] = "tac",
     calibration_samples: Annotated[int, typer.Option(help="Trajectories the correction is solved on.")] = 48,
     seed: Annotated[int, typer.Option(help="Seed of the calibration noise.")] = 0,
     workers: Annotated[int, typer.Option(help="Processes for lowering; 2 needs twice the memory.")] = 2,

@@ -49,7 +49,7 @@ class ExportSettings:
     sampler: str = "ddim"
     steps: int = 50
     guidance: float = 1.0
-    method: str = "input-gain"
+    method: str = "tac"
     calibration_samples: int = 48
     range_samples: int = 12
     seed: int = 0
