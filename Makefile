@@ -15,6 +15,7 @@ env: $(VENV)/.installed-core ## Create .venv with everything the exporter needs 
 	@echo "$(VENV) is ready"
 
 demo: env ## Export the bundled model at w8a8 and w4a8, simulate the phone, write build/report.html
+	@mkdir -p build
 	$(BIN)/mobile-export export emoji32 -o build/emoji32-w8a8 --precision w8a8
 	$(BIN)/mobile-export export emoji32 -o build/emoji32-w4a8 --precision w4a8
 	$(BIN)/mobile-export simulate build/emoji32-w4a8 -n 16 --seed 7 -o build/emoji32-w4a8.png
