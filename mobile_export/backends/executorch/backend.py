@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -57,7 +58,8 @@ class ExecuTorchBackend:
         points = tuple(tapped.points)
         if self.workers > 1:
             with ProcessPoolExecutor(1, get_context("spawn"), initializer=quiet_third_parties) as pool:
-                twin = pool.submit(lower, tapped, inputs)
+                # A copy: it is sent by another thread while this one traces the network, which marks its modules.
+                twin = pool.submit(lower, copy.deepcopy(tapped), inputs)
                 shipped = lower(network, inputs)
                 progress.advance(1, 2)
                 pair = ExportedPair(shipped, twin.result(), points)
