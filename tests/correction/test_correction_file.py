@@ -297,7 +297,7 @@ def test_every_single_bit_flip_is_refused_by_type_or_read_as_valid():
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200) | st.binary(max_size=200).map(lambda b: packed(b"{" + b, b"")))
 def test_arbitrary_bytes_are_a_typed_error(data):
-    name_of(data)
+    assert name_of(data)
 
 
 JSON = st.recursive(

@@ -1,0 +1,68 @@
+"""What the two choices of the base quantizer bring, without any correction, in eager PyTorch.
+
+    python benchmarks/base_quantizer.py emoji32
+
+Compares, at w8a8 and w4a8, the image convolutions in 8 bit or float32, and 4-bit weights rounded to nearest or
+with a view to their inputs. Per row: signal-to-noise ratio of the noise estimate at the reference's own samples
+(dB, mean over steps), and image PSNR of free-running sampling, on held-out noise. Prints a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from correction.schedulers import make_plan
+from mobile_export.export import ExportSettings, calibration_batch
+from mobile_export.metrics import psnr, snr
+from mobile_export.models.diffusion_model import TorchDenoiser, load_model
+from mobile_export.quantize.observation import InputCorrelation, observe_layers
+from mobile_export.quantize.precision import Precision
+from mobile_export.quantize.quantized_unet import quantized_model
+from mobile_export.quantize.table import KEPT_IN_FLOAT, quantize_layers
+from mobile_export.quiet import quiet_third_parties
+from mobile_export.simulate import make_batch, run
+
+SEEDS = 8
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    model = load_model(parser.parse_args().model)
+    plan = make_plan("ddim", model.scheduler_config, 50)
+    reference = TorchDenoiser(model.unet)
+    settings = ExportSettings(Precision(8, 8))
+    fitting = calibration_batch(model, settings, range(settings.range_samples))
+
+    def sample_reference() -> None:
+        run(plan, reference, fitting)
+
+    observations = observe_layers(model.unet, sample_reference)
+    nearest = {name: replace(seen, correlation=InputCorrelation()) for name, seen in observations.items()}
+    labels = [k % len(model.classes) for k in range(SEEDS)] if model.conditional else None
+    batch = make_batch(0, "evaluation", range(SEEDS), model.sample_shape, labels)
+    seen: list[tuple[np.ndarray, np.ndarray]] = []
+    exact = np.clip(run(plan, reference, batch, on_step=lambda i, x, m, y: seen.append((x, m))), -1, 1)
+
+    def row(name: str, precision: Precision, observed: Any, keep_float: tuple[str, ...]) -> None:
+        twin = TorchDenoiser(quantized_model(model.unet, quantize_layers(model.unet, observed, precision, keep_float)))
+        steps = range(0, plan.steps, 7)
+        estimates = [twin(seen[i][0], float(plan.timestep[i]), **batch.conditioning) for i in steps]
+        ratio = np.mean([snr(seen[i][1], estimate) for i, estimate in zip(steps, estimates, strict=True)])
+        image = psnr(np.clip(run(plan, twin, batch), -1, 1), exact).mean()
+        print(f"| {name} | {ratio:.1f} | {image:.1f} |", flush=True)
+
+    print("| form | noise estimate SNR (dB) | image PSNR (dB) |\n|---|---|---|")
+    row("w8a8, all layers 8 bit", Precision(8, 8), observations, ())
+    row("w8a8, image convolutions float32", Precision(8, 8), observations, KEPT_IN_FLOAT)
+    row("w4a8, rounded to nearest", Precision(4, 8), nearest, KEPT_IN_FLOAT)
+    row("w4a8, rounded with a view to the inputs", Precision(4, 8), observations, KEPT_IN_FLOAT)
+
+
+if __name__ == "__main__":
+    quiet_third_parties()
+    main()
