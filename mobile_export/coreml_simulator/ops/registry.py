@@ -35,10 +35,10 @@ class Arguments:
         value = self._or(name, default)
         return [int(v) for v in value.reshape(-1).tolist()] if isinstance(value, Tensor) else list(value)
 
-    def int(self, name: str, default: int | None = None) -> int:
+    def integer(self, name: str, default: int | None = None) -> int:
         return int(self._or(name, default))
 
-    def float(self, name: str, default: float | None = None) -> float:
+    def number(self, name: str, default: float | None = None) -> float:
         return float(self._or(name, default))
 
     def flag(self, name: str, default: bool | None = None) -> bool:
