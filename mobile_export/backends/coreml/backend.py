@@ -1,0 +1,113 @@
+"""CoreMLBackend: `.mlpackage` artifacts, run on this machine by the simulator."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+from correction.errors import UsageError
+from mobile_export.backends.backend import BackendOptions, Description, Parity, Probe
+from mobile_export.backends.coreml.conversion import SPECIFICATIONS, convert
+from mobile_export.backends.coreml.denoiser import SAMPLE, TIMESTEP, CoreMLDenoiser, reported
+from mobile_export.backends.coreml.network import Interface, ane_network, plain_network
+from mobile_export.backends.coreml.package import save_package
+from mobile_export.backends.coreml.parity import Case, check_package
+from mobile_export.coreml_simulator.package import read_package
+from mobile_export.models.diffusion_model import DiffusionModel
+from mobile_export.progress import Progress
+from mobile_export.quantize.quantized_unet import quantized_model
+from mobile_export.quantize.table import QuantizationTable
+
+LABELS = "class_labels"
+PLACEMENT = "Which unit runs an operation, memory and speed are decided by Core ML on the device."
+
+
+class CoreMLBackend:
+    """See Backend. options.ios chooses the stored forms, options.compute the layout."""
+
+    name = "coreml"
+    title = "Core ML"
+    artifact = "unet.mlpackage"
+    libraries = ("coremltools",)
+    batch = 16
+
+    def __init__(self, options: BackendOptions | None = None) -> None:
+        self.options = options or BackendOptions()
+
+    def require_supported(self, recipe: object) -> None:
+        """Everything that a recipe can say has a form on iOS 18; on iOS 17 `encode` names what has none."""
+
+    def export(self, model: DiffusionModel, table: QuantizationTable, path: Path, progress: Progress) -> None:
+        progress.stage(f"convert to Core ML ({table.precision.name}, {self.options.ios}, {self.options.compute})")
+        form = ane_network if self.options.compute == "ane" else plain_network
+        network = form(model.unet, table.layers)
+        package = convert(network, interface_of(model), table.layers, self.options.ios)
+        progress.advance(1, 2)
+        save_package(package, path, package_metadata(model, table, self.options))
+        progress.advance(2, 2)
+
+    def check_parity(
+        self, model: DiffusionModel, table: QuantizationTable, path: Path, exported: None, probes: list[Probe]
+    ) -> Parity:
+        cases = [Case(probe_inputs(probe), probe.timestep) for probe in probes]
+        return check_package(path, quantized_model(model.unet, table), table.layers, cases, self.options.ios)
+
+    def load(self, path: Path) -> CoreMLDenoiser:
+        return CoreMLDenoiser(path)
+
+    def describe(self, path: Path) -> Description:
+        with reported(path):
+            package = read_package(path)
+            program = package.program()
+        weights = sum(size for name, size in package.sizes.items() if name.endswith(".bin"))
+        graph = sum(size for name, size in package.sizes.items() if name.endswith(".mlmodel"))
+        total = sum(package.sizes.values())
+        return Description(
+            total_bytes=total,
+            planned_memory_bytes=None,
+            delegates=None,
+            undelegated={},
+            size_parts={"weights": weights, "program": graph, "list of files": total - weights - graph},
+            operations=dict(sorted(Counter(op.type for op in program.operations).items())),
+            notes=(f"{_system(package.specification_version)} and later. {PLACEMENT}",),
+        )
+
+    def step_time(self, path: Path, model: DiffusionModel) -> None:
+        """Nothing: a simulator's time is never a phone's."""
+        return None
+
+
+def interface_of(model: DiffusionModel) -> Interface:
+    """Inputs of a UNet's package: sample and timestep float32, class_labels int32 where it has classes."""
+    sample, timestep, *labels = model.example_inputs()
+    inputs = {SAMPLE: sample, TIMESTEP: timestep}
+    return Interface({**inputs, LABELS: labels[0].int()} if labels else inputs)
+
+
+def probe_inputs(probe: Probe) -> dict[str, torch.Tensor]:
+    inputs = {SAMPLE: torch.from_numpy(probe.sample), TIMESTEP: torch.full((1,), probe.timestep)}
+    return inputs if probe.label is None else {**inputs, LABELS: torch.tensor([probe.label], dtype=torch.int32)}
+
+
+def package_metadata(model: DiffusionModel, table: QuantizationTable, options: BackendOptions) -> dict[str, str]:
+    """What the package says of itself. A model's own licence is not known here, so none is claimed for it."""
+    prefix = "com.github.mobile-export"
+    return {
+        "author": "mobile-export",
+        "license": "The licence of the model that this package was made from applies.",
+        "version": model.digest[:12],
+        "description": f"{model.name}, {type(model.unet).__name__}, {table.precision.name}",
+        f"{prefix}.model": model.name,
+        f"{prefix}.model_sha256": model.digest,
+        f"{prefix}.precision": table.precision.name,
+        f"{prefix}.compute": options.compute,
+    }
+
+
+def _system(specification: int) -> str:
+    names = {version: name.replace("ios", "iOS ") for name, version in SPECIFICATIONS.items()}
+    if specification not in names:
+        raise UsageError(f"specification version {specification} is none of ours: {sorted(names)}")
+    return names[specification]

@@ -1,0 +1,119 @@
+"""Parity of a package: its stored codes, then its program in lock-step with the quantized PyTorch model.
+
+The package is read back from disk and run by the simulator twice: in float32 arithmetic, where it must be the
+PyTorch model to float noise, and as it declares, where float16 rounding is all that may come on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from correction.errors import CheckFailed
+from mobile_export.backends.backend import Parity
+from mobile_export.backends.coreml.denoiser import reported
+from mobile_export.backends.coreml.layer_sites import layer_sites
+from mobile_export.backends.coreml.network import Convertible, half_constants
+from mobile_export.backends.coreml.stored_codes import compare_codes
+from mobile_export.backends.lockstep import Lockstep, follow
+from mobile_export.coreml_simulator.package import read_package
+from mobile_export.coreml_simulator.simulator import Simulator
+from mobile_export.quantize.observed_layer import observing
+from mobile_export.quantize.table import LayerQuantization
+
+LIMITS = {
+    "flip_rate": 1e-5,
+    "worst_code_step": 1,
+    "lockstep_output_error": 1e-5,
+    "output_max_abs": 1e-5,
+    "declared_error": 3e-3,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """inputs: the package's inputs by name, in the order of the network's keywords; timestep: for the record."""
+
+    inputs: Mapping[str, Tensor]
+    timestep: float = 0.0
+
+
+def check_package(
+    path: Path, quantized: nn.Module, layers: Mapping[str, LayerQuantization], cases: Iterable[Case], ios: str
+) -> Parity:
+    """Compare the package at `path` with the quantized PyTorch model; raises CheckFailed where they differ.
+
+    quantized: what `quantized_model` made of the network, called with the cases' inputs by keyword.
+    """
+    with reported(path):
+        program = read_package(path).program()
+        simulators = {mode: Simulator(program, mode) for mode in ("float32", "declared")}
+    stored = compare_codes(program, layers, ios)
+    if stored.wrong:
+        raise CheckFailed(f"{path} does not hold the quantized model's constants: {', '.join(stored.wrong[:5])}")
+    points = _points(program, layers)
+    twin = half_constants(quantized)
+    total = {mode: Lockstep() for mode in simulators}
+    timesteps = []
+    for case in cases:
+        timesteps.append(case.timestep)
+        shapes = _shapes(twin, case)
+        for mode, simulator in simulators.items():
+            with reported(path):
+                values = simulator(case.inputs, watch=tuple(set(points.values())))
+            taps = {point: _in_layout(values[name].float(), shapes[point]) for point, name in points.items()}
+            (output,) = (values[name] for name in program.outputs)
+            total[mode] += follow(twin, lambda case=case: _run(twin, case), output.float(), taps)
+    exact, declared = total["float32"], total["declared"]
+    return Parity(
+        weight_codes_equal=True,
+        layers=len(layers),
+        quantizations=exact.points,
+        activation_codes_compared=exact.codes,
+        flip_rate=exact.flip_rate,
+        worst_code_step=exact.worst_step,
+        lockstep_output_error=exact.output_error,
+        timesteps=tuple(timesteps),
+        output_max_abs=exact.output_max_abs,
+        declared_error=declared.output_error,
+        declared_flip_rate=declared.flip_rate,
+        limits=LIMITS,
+    ).require()
+
+
+def _points(program: object, layers: Mapping[str, LayerQuantization]) -> dict[str, str]:
+    """Lock-step point ("<layer>.input") -> name of the value that goes onto that grid."""
+    points = {}
+    for layer, site in layer_sites(program, layers).items():
+        for end, op in (("input", site.quantize_in), ("output", site.quantize_out)):
+            if op is not None:
+                points[f"{layer}.{end}"] = op.inputs["input"][0]
+    return points
+
+
+def _run(twin: nn.Module, case: Case) -> Tensor:
+    return Convertible(twin, tuple(case.inputs))(*case.inputs.values())
+
+
+def _shapes(twin: nn.Module, case: Case) -> dict[str, torch.Size]:
+    """Shape of the value at each point of the quantized PyTorch model."""
+    shapes = {}
+
+    def record(point: str, _grid: nn.Module, value: Tensor, rounded: Tensor) -> Tensor:
+        shapes[point] = value.shape
+        return rounded
+
+    with torch.no_grad(), observing(twin, record):
+        _run(twin, case)
+    return shapes
+
+
+def _in_layout(value: Tensor, shape: torch.Size) -> Tensor:
+    """A value of the package in PyTorch's layout: a Linear that became a 1x1 convolution has its channels second."""
+    if value.dim() == 4 and len(shape) < 4:
+        value = value.flatten(2).transpose(1, 2)  # (1, C, 1, S) -> (1, S, C)
+    return value.reshape(shape) if value.numel() == shape.numel() else value
