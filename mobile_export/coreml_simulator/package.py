@@ -120,7 +120,7 @@ def read_package(path: Path) -> Package:
 def _parse(files: PackageFiles) -> Any:
     # Slow to import and talkative, so not before a package is read.
     from coremltools.proto.Model_pb2 import Model
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     if files.sizes[files.model] > MAX_PROGRAM:
         raise PackageError(f"{files.model} may have {MAX_PROGRAM} bytes, it has {files.sizes[files.model]}")

@@ -51,9 +51,8 @@ def tensor_type(message: Any, where: str) -> TensorType:
         UnsupportedError: an element type that the simulator lacks, or a dimension without a size.
     """
     if message.dataType not in DATA_TYPES:
-        raise UnsupportedError(
-            f"{where}: element type {message.dataType} is not supported, only {', '.join(DATA_TYPES.values())}"
-        )
+        supported = ", ".join(DATA_TYPES.values())
+        raise UnsupportedError(f"{where}: element type {message.dataType} is not supported, only {supported}")
     return TensorType(ELEMENTS[DATA_TYPES[message.dataType]], _shape(message, where))
 
 
@@ -88,9 +87,10 @@ def constant(message: Any, where: str, read_blob: ReadBlob) -> Constant:
     kind = message.type.WhichOneof("type")
     if kind == "listType":
         items = [constant(item, where, read_blob).value for item in message.immediateValue.list.values]
-        if not all(isinstance(item, str) for item in items):
+        strings = tuple(item for item in items if isinstance(item, str))
+        if len(strings) != len(items):
             raise UnsupportedError(f"{where}: only lists of strings are supported")
-        return Constant(None, tuple(items))
+        return Constant(None, strings)
     if kind != "tensorType":
         raise _no_such("type", kind, where)
     tensor = message.type.tensorType
@@ -99,7 +99,10 @@ def constant(message: Any, where: str, read_blob: ReadBlob) -> Constant:
     type = tensor_type(tensor, where)
     source = message.WhichOneof("value")
     if source == "blobFileValue":
-        return Constant(type, read_blob(message.blobFileValue.fileName, message.blobFileValue.offset, type))
+        try:
+            return Constant(type, read_blob(message.blobFileValue.fileName, message.blobFileValue.offset, type))
+        except (PackageError, UnsupportedError) as error:
+            raise error.__class__(f"{where}: {error}") from error
     if source != "immediateValue" or message.immediateValue.WhichOneof("value") not in ("tensor", None):
         raise PackageError(f"{where}: {type} must have a tensor or a blob as its value")
     return Constant(type, _inline(message.immediateValue.tensor, type, where))
@@ -111,7 +114,7 @@ def _shape(message: Any, where: str) -> tuple[int, ...]:
             f"{where}: the rank must be the number of dimensions and at most {MAX_RANK}, "
             f"got {message.rank} and {len(message.dimensions)}"
         )
-    shape = []
+    shape: list[int] = []
     count = 1
     for dimension in message.dimensions:
         if dimension.WhichOneof("dimension") != "constant":
@@ -138,7 +141,7 @@ def _strings(message: Any, shape: tuple[int, ...], where: str) -> str | tuple[st
 
 
 def _inline(message: Any, type: TensorType, where: str) -> torch.Tensor:
-    """A TensorValue message: 16 bits and less as bytes or (int16, uint16) as ints, the others in a field of their own."""
+    """A TensorValue message."""
     field = message.WhichOneof("value")
     element, allowed = type.element, _fields(type)
     if field is None and type.count == 0:
@@ -162,6 +165,7 @@ def _inline(message: Any, type: TensorType, where: str) -> torch.Tensor:
 
 
 def _fields(type: TensorType) -> tuple[str, ...]:
+    """The fields of a TensorValue that may hold `type`."""
     match type.element.name:
         case "bool":
             return ("bools",)
