@@ -20,7 +20,7 @@ from correction.file import write_correction
 from correction.methods import find_method
 from correction.schedulers import make_plan
 from mobile_export.backends import get_backend
-from mobile_export.backends.backend import Backend, Parity, Probe
+from mobile_export.backends.backend import Backend, BackendOptions, Parity, Probe
 from mobile_export.bundle import Bundle, file_sha256, publishing, write_manifest
 from mobile_export.models.diffusion_model import DiffusionModel, TorchDenoiser, load_model
 from mobile_export.progress import Progress
@@ -84,7 +84,7 @@ def export(source: str, target: Path, settings: ExportSettings, progress: Progre
     plan = make_plan(settings.sampler, model.scheduler_config, settings.steps)
     null = model.null_label
     guided(TorchDenoiser(model.unet), settings.guidance, null)  # refuses guidance without a null class at once
-    backend = get_backend(settings.backend, settings.workers)
+    backend = get_backend(settings.backend, BackendOptions(settings.workers))
     with publishing(target) as work:
         _clear(work, backend)
         table, probes = quantize(model, plan, settings, progress)

@@ -31,7 +31,7 @@ class Verification:
     artifact_sha256: str
     golden_equal: bool
     golden_psnr_db: float
-    delegates: int
+    delegates: int | None
     undelegated: Mapping[str, int]
 
 

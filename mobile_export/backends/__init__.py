@@ -1,18 +1,24 @@
-"""Backends by name; adding one touches its own folder and this table."""
+"""Backends by name; adding one touches its own folder and this table. A backend is imported when it is asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from correction.errors import UsageError
-from mobile_export.backends.backend import Backend
-from mobile_export.backends.executorch.backend import ExecuTorchBackend
-
-BACKENDS: dict[str, Callable[[int], Backend]] = {ExecuTorchBackend.name: ExecuTorchBackend}
+from mobile_export.backends.backend import Backend, BackendOptions
 
 
-def get_backend(name: str, workers: int = 1) -> Backend:
-    """The backend of that name, which may use `workers` processes; raises UsageError naming those that exist."""
-    if name not in BACKENDS:
-        raise UsageError(f"unknown backend {name!r}: choose one of {', '.join(BACKENDS)}")
-    return BACKENDS[name](workers)
+def _executorch(options: BackendOptions) -> Backend:
+    from mobile_export.backends.executorch.backend import ExecuTorchBackend
+
+    return ExecuTorchBackend(options)
+
+
+BACKENDS: dict[str, Callable[[BackendOptions], Backend]] = {"executorch": _executorch}
+
+
+def get_backend(target: str, options: BackendOptions | None = None) -> Backend:
+    """The backend of that name; raises UsageError naming those that exist."""
+    if target not in BACKENDS:
+        raise UsageError(f"unknown target {target!r}: choose one of {', '.join(BACKENDS)}")
+    return BACKENDS[target](options or BackendOptions())

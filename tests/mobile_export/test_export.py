@@ -127,7 +127,7 @@ def test_an_export_that_fails_leaves_nothing_not_even_hidden(stage, plain_folder
 
 
 def test_an_artifact_that_fails_its_parity_is_not_published(plain_folder, w8a8, lowered_before, tmp_path, monkeypatch):
-    monkeypatch.setattr(backend, "MAX_OUTPUT_ERROR", -1.0)
+    monkeypatch.setitem(backend.LIMITS, "lockstep_output_error", -1.0)
     with pytest.raises(CheckFailed, match=r"conversion parity: error of the output is .*, at most -1 is allowed"):
         run(plain_folder, tmp_path / "b", w8a8)
     assert os.listdir(tmp_path) == []
@@ -167,7 +167,7 @@ def test_a_folder_that_is_no_bundle_is_refused_before_any_work(plain_folder, w8a
         ({"guidance": 0.0}, "guidance must be above 0 and at most 100, got 0"),
         ({"guidance": float("nan")}, "guidance must be above 0 and at most 100, got nan"),
         ({"method": "tack"}, "unknown correction method 'tack'; there are none, ibc, tac"),
-        ({"backend": "onnx"}, "unknown backend 'onnx': choose one of executorch"),
+        ({"backend": "onnx"}, "unknown target 'onnx': choose one of executorch"),
     ],
 )
 def test_settings_out_of_range_are_refused_when_they_are_made(changes, message):

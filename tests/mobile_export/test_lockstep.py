@@ -8,12 +8,13 @@ import tiny
 import torch
 from test_channels_last_unet import ARCHITECTURES
 
-from correction import CheckFailed
-from mobile_export.backends.backend import Probe
+from correction import CheckFailed, UsageError
+from mobile_export.backends.backend import LIMITED, Parity, Probe, exceeded
 from mobile_export.backends.executorch import backend
 from mobile_export.backends.executorch.backend import ExecuTorchBackend
-from mobile_export.backends.executorch.lockstep import Lockstep, TappedNetwork, follow
+from mobile_export.backends.executorch.lockstep import TappedNetwork, channels_first, point_shapes
 from mobile_export.backends.executorch.unet2d import ChannelsLastUNet
+from mobile_export.backends.lockstep import Lockstep, follow
 from mobile_export.quantize.activations import ActivationGrid
 from mobile_export.quantize.observation import observe_layers
 from mobile_export.quantize.precision import Precision
@@ -44,6 +45,8 @@ def test_artifact_and_quantized_model_agree_at_every_quantization(which, request
     assert parity.worst_code_step <= 1
     assert parity.flip_rate <= 1e-3
     assert parity.lockstep_output_error <= 1e-5
+    assert 0 <= parity.output_max_abs <= 1e-4
+    assert parity.declared_error is parity.declared_flip_rate is None and parity.limits == backend.LIMITS
     assert parity.timesteps == tuple(probe.timestep for probe in probes)
     assert parity.activation_codes_compared > 3 * 8 * 64 * parity.layers / 4
 
@@ -132,35 +135,79 @@ def eager_pair(**architecture):
 def test_every_architecture_in_lock_step(name):
     twin, tapped, inputs, conditioning, table = eager_pair(**ARCHITECTURES[name])
     output, *taps = tapped(*inputs)
-    found = follow(
-        twin,
-        lambda: twin(inputs[0], inputs[1], return_dict=False, **conditioning)[0],
-        output,
-        dict(zip(tapped.points, taps, strict=True)),
-    )
+
+    def run():
+        return twin(inputs[0], inputs[1], return_dict=False, **conditioning)[0]
+
+    values = channels_first(dict(zip(tapped.points, taps, strict=True)), point_shapes(twin, run))
+    found = follow(twin, run, output, values)
     assert found.points == 2 * len(table.layers)
     assert found.worst_step <= 1 and found.flip_rate < 1e-3 and found.output_error <= 1e-5
+    assert 0 <= found.output_max_abs <= 1e-4
 
 
 @torch.no_grad()
 def test_points_that_do_not_match_are_named():
     twin, tapped, inputs, conditioning, _ = eager_pair()
     output, *values = tapped(*inputs)
-    taps = dict(zip(tapped.points, values, strict=True))
 
     def run():
         return twin(inputs[0], inputs[1], return_dict=False, **conditioning)[0]
 
+    shapes = point_shapes(twin, run)
+    last = dict(zip(tapped.points, values, strict=True))
+    taps = channels_first({**last, "nowhere.input": output}, shapes)
+    assert taps.pop("nowhere.input") is output and set(taps) == set(shapes)
     fewer = {point: tap for point, tap in taps.items() if point != "mid_block.resnets.1.conv1.input"}
     with pytest.raises(CheckFailed, match=r"no value for mid_block.resnets.1.conv1.input"):
         follow(twin, run, output, fewer)
     with pytest.raises(CheckFailed, match=r"1 quantizations that the model lacks, e\.g\. nowhere\.input"):
         follow(twin, run, output, {**taps, "nowhere.input": output})
-    with pytest.raises(CheckFailed, match="the artifact's value has shape"):
-        follow(twin, run, output, {**taps, "mid_block.resnets.1.conv1.output": torch.zeros(1, 2, 2, 16)})
+    point, wrong = "mid_block.resnets.1.conv1.output", torch.zeros(1, 2, 2, 16)
+    message = rf"the artifact's value of {point} has shape \(1, 2, 2, 16\), the model's \(1, 16, 4, 4\)"
+    with pytest.raises(CheckFailed, match=message):
+        follow(twin, run, output, {**taps, point: wrong})
+    with pytest.raises(CheckFailed, match=message):
+        channels_first({**last, point: wrong}, shapes)
 
 
 def test_lock_steps_add_up():
-    total = Lockstep(4, 100, 1, 1, 1e-7) + Lockstep(4, 300, 3, 2, 1e-8)
-    assert total == Lockstep(4, 400, 4, 2, 1e-7)
-    assert total.flip_rate == 0.01 and Lockstep(0, 0, 0, 0, 0.0).flip_rate == 0.0
+    total = Lockstep() + Lockstep(4, 100, 1, 1, 1e-7, 0.1) + Lockstep(4, 300, 3, 2, 1e-8, 0.2)
+    assert total == Lockstep(4, 400, 4, 2, 1e-7, 0.2)
+    assert total.flip_rate == 0.01 and Lockstep().flip_rate == 0.0
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_an_output_that_is_nan_at_one_timestep_stays_nan(first):
+    good, bad = Lockstep(output_error=1e-7, output_max_abs=1e-7), Lockstep(output_error=np.nan, output_max_abs=np.nan)
+    total = bad + good if first else good + bad
+    assert np.isnan(total.output_error) and np.isnan(total.output_max_abs)
+
+
+def parity(**changes):
+    values = {"quantizations": 2, "activation_codes_compared": 9, "flip_rate": 0.0, "worst_code_step": 1}
+    return Parity(True, 1, **{**values, "lockstep_output_error": 1e-6, "timesteps": (1.0,), **changes})
+
+
+def test_a_parity_within_its_limits_is_returned():
+    fine = parity(limits={"lockstep_output_error": 1e-6, "worst_code_step": 1})
+    assert fine.require() is fine and exceeded(dataclasses.asdict(fine)) == {}
+
+
+@pytest.mark.parametrize("name", LIMITED)
+@pytest.mark.parametrize(("value", "got"), [(2.5, "is 2.5"), (float("nan"), "is nan"), (None, "was not measured")])
+def test_a_value_beyond_its_limit_is_named_and_refused(name, value, got):
+    wrong = parity(**{name: value}, limits={name: 2})
+    with pytest.raises(CheckFailed, match=rf"conversion parity: {LIMITED[name]} {got}, at most 2 is allowed"):
+        wrong.require()
+    assert list(exceeded(dataclasses.asdict(wrong))) == [name]
+
+
+def test_other_constants_are_refused_whatever_the_limits():
+    with pytest.raises(CheckFailed, match="does not hold the quantized model's constants"):
+        dataclasses.replace(parity(), weight_codes_equal=False).require()
+
+
+def test_limits_of_what_is_no_number_of_a_parity_are_refused():
+    with pytest.raises(UsageError, match="a parity has no limit of layers, speed: choose from worst_code_step, flip"):
+        parity(limits={"speed": 1, "layers": 2, "flip_rate": 0})

@@ -80,8 +80,8 @@ def test_a_label_without_embedding_fails_the_run_not_the_interpreter(denoiser):
     assert np.isfinite(denoiser(noise(1), 500.0, class_labels=np.array([3]))).all()  # and the program still runs
 
 
-def test_unknown_backends_name_those_that_exist():
-    with pytest.raises(UsageError, match=r"unknown backend 'onnx': choose one of .*executorch"):
+def test_unknown_targets_name_those_that_exist():
+    with pytest.raises(UsageError, match=r"unknown target 'onnx': choose one of .*executorch"):
         get_backend("onnx")
 
 

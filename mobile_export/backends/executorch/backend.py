@@ -12,22 +12,28 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from correction.errors import CheckFailed
-from mobile_export.backends.backend import Description, Parity, Probe
+from correction.errors import CheckFailed, UsageError
+from mobile_export.backends.backend import BackendOptions, Description, Parity, Probe
 from mobile_export.backends.executorch.contents import missing_constants, read_contents
-from mobile_export.backends.executorch.lockstep import Lockstep, TappedNetwork, follow
+from mobile_export.backends.executorch.lockstep import TappedNetwork, channels_first, point_shapes
 from mobile_export.backends.executorch.lowering import Lowered, lower
 from mobile_export.backends.executorch.runtime import ExecuTorchDenoiser, LoadedProgram
 from mobile_export.backends.executorch.unet2d import ChannelsLastUNet
+from mobile_export.backends.lockstep import Lockstep, follow
+from mobile_export.benchmark import step_time_ratio
 from mobile_export.models.diffusion_model import DiffusionModel
 from mobile_export.progress import Progress
+from mobile_export.quantize.precision import Precision
 from mobile_export.quantize.quantized_unet import quantized_model
 from mobile_export.quantize.table import QuantizationTable
 from mobile_export.quiet import quiet_third_parties
 
-MAX_FLIP_RATE = 1e-3  # measured: about 5e-6; a wrong grid or a shifted tap flips most codes
-MAX_CODE_STEP = 1
-MAX_OUTPUT_ERROR = 1e-5
+PRECISIONS = ("w8a8", "w4a8")
+LIMITS = {
+    "worst_code_step": 1,
+    "flip_rate": 1e-3,  # measured: about 5e-6; a wrong grid or a shifted tap flips most codes
+    "lockstep_output_error": 1e-5,
+}
 
 
 @dataclass(frozen=True)
@@ -40,13 +46,20 @@ class ExportedPair:
 
 
 class ExecuTorchBackend:
-    """See Backend. `workers` > 1 lowers the shipped program and its tapped twin side by side."""
+    """See Backend. More than one worker lowers the shipped program and its tapped twin side by side."""
 
     name = "executorch"
+    title = "ExecuTorch"
     artifact = "unet.pte"
+    libraries: tuple[str, ...] = ("executorch",)
+    batch = 1
 
-    def __init__(self, workers: int = 1) -> None:
-        self.workers = workers
+    def __init__(self, options: BackendOptions | None = None) -> None:
+        self.options = options or BackendOptions()
+
+    def require_supported(self, precision: Precision) -> None:
+        if precision.name not in PRECISIONS:
+            raise UsageError(f"{self.title} has no {precision.name}: choose one of {', '.join(PRECISIONS)}")
 
     def export(self, model: DiffusionModel, table: QuantizationTable, path: Path, progress: Progress) -> ExportedPair:
         progress.stage(f"lower to ExecuTorch ({table.precision.name}), with a twin for parity")
@@ -56,7 +69,7 @@ class ExecuTorchBackend:
         with torch.no_grad():
             tapped(*inputs)  # names the points
         points = tuple(tapped.points)
-        if self.workers > 1:
+        if self.options.workers > 1:
             with ProcessPoolExecutor(1, get_context("spawn"), initializer=quiet_third_parties) as pool:
                 # A copy: it is sent by another thread while this one traces the network, which marks its modules.
                 twin = pool.submit(lower, copy.deepcopy(tapped), inputs)
@@ -80,7 +93,7 @@ class ExecuTorchBackend:
         shipped = LoadedProgram(path.read_bytes(), str(path))
         tapped = LoadedProgram(exported.tapped.data, "the tapped twin")
         twin = quantized_model(model.unet, table)
-        total = Lockstep(0, 0, 0, 0, 0.0)
+        total = Lockstep()
         for probe in probes:
             inputs = _tensors(probe)
             output, *taps = tapped(*inputs)
@@ -91,9 +104,9 @@ class ExecuTorchBackend:
             def run(inputs: tuple[Tensor, ...] = inputs, conditioning: dict[str, Tensor] = conditioning) -> Tensor:
                 return twin(inputs[0], inputs[1], return_dict=False, **conditioning)[0]
 
-            total += follow(twin, run, output, dict(zip(exported.points, taps, strict=True)))
-        _require(total)
-        return Parity(
+            values = channels_first(dict(zip(exported.points, taps, strict=True)), point_shapes(twin, run))
+            total += follow(twin, run, output, values)
+        parity = Parity(
             weight_codes_equal=True,
             layers=len(table.layers),
             quantizations=total.points,
@@ -102,7 +115,10 @@ class ExecuTorchBackend:
             worst_code_step=total.worst_step,
             lockstep_output_error=total.output_error,
             timesteps=tuple(probe.timestep for probe in probes),
+            output_max_abs=total.output_max_abs,
+            limits=LIMITS,
         )
+        return parity.require()
 
     def load(self, path: Path) -> ExecuTorchDenoiser:
         return ExecuTorchDenoiser(path)
@@ -115,6 +131,7 @@ class ExecuTorchBackend:
             planned_memory_bytes=contents.planned_memory_bytes,
             delegates=len(contents.delegates),
             undelegated=dict(sorted(Counter(contents.operator_calls).items())),
+            operations=dict(sorted(Counter((*contents.delegates, *contents.operator_calls)).items())),
             size_parts={
                 "weights, scales and biases": constants,
                 "delegate graph": contents.delegate_bytes,
@@ -122,17 +139,10 @@ class ExecuTorchBackend:
             },
         )
 
+    def step_time(self, path: Path, model: DiffusionModel) -> tuple[float, int] | None:
+        return step_time_ratio(path, model)
+
 
 def _tensors(probe: Probe) -> tuple[Tensor, ...]:
     inputs = (torch.from_numpy(probe.sample), torch.full((1,), probe.timestep))
     return inputs if probe.label is None else (*inputs, torch.tensor([probe.label]))
-
-
-def _require(lockstep: Lockstep) -> None:
-    for what, got, limit in (
-        ("largest code step", lockstep.worst_step, MAX_CODE_STEP),
-        ("flip rate", lockstep.flip_rate, MAX_FLIP_RATE),
-        ("error of the output", lockstep.output_error, MAX_OUTPUT_ERROR),
-    ):
-        if not got <= limit:
-            raise CheckFailed(f"conversion parity: {what} is {got:.3g}, at most {limit:g} is allowed")

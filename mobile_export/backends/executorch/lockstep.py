@@ -1,16 +1,12 @@
-"""Lock-step parity: the artifact against the quantized PyTorch model, compared at every quantization.
+"""The values of an ExecuTorch artifact at every quantization, for lock-step parity (see backends/lockstep.py).
 
-One flipped rounding of an 8-bit activation grows into percents downstream, in any two runs of the
-same arithmetic, so free-running outputs say little. Here the artifact's own values are read at
-every quantization (a twin program with the same constants returns them as further outputs; its
-result must equal the shipped artifact's to the bit), and eager PyTorch computes each stretch between
-two of them from the artifact's values: codes must be equal or one step apart.
+A rounded value never leaves the delegate, so a twin program with the same constants returns it as a
+further output; its result must equal the shipped artifact's to the bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,31 +14,6 @@ from torch import Tensor, nn
 from correction.errors import CheckFailed
 from mobile_export.quantize.fake_quantize import FakeQuantize
 from mobile_export.quantize.observed_layer import observing
-
-
-@dataclass(frozen=True)
-class Lockstep:
-    """points: quantizations compared; codes: int8 codes compared; flipped: how many were not equal;
-    worst_step: largest difference of two codes; output_error: relative L2 error of the last stretch."""
-
-    points: int
-    codes: int
-    flipped: int
-    worst_step: int
-    output_error: float
-
-    @property
-    def flip_rate(self) -> float:
-        return self.flipped / self.codes if self.codes else 0.0
-
-    def __add__(self, other: Lockstep) -> Lockstep:
-        return Lockstep(
-            max(self.points, other.points),
-            self.codes + other.codes,
-            self.flipped + other.flipped,
-            max(self.worst_step, other.worst_step),
-            max(self.output_error, other.output_error),
-        )
 
 
 class TappedNetwork(nn.Module):
@@ -72,46 +43,34 @@ class TappedNetwork(nn.Module):
         return output, *taps
 
 
-def follow(model: nn.Module, run: Callable[[], Tensor], output: Tensor, taps: Mapping[str, Tensor]) -> Lockstep:
-    """Run the quantized PyTorch model along the artifact's values.
+def point_shapes(model: nn.Module, run: Callable[[], Tensor]) -> dict[str, torch.Size]:
+    """Shape of the value at every point of the quantized PyTorch model, for the inputs that `run` calls it on."""
+    shapes: dict[str, torch.Size] = {}
 
-    model: what `quantized_model` made; run: calls it on the inputs that the artifact had.
-    output, taps: what the artifact gave, taps by point, channels last.
-    Raises CheckFailed when the points are not the model's.
+    def note(point: str, _grid: nn.Module, value: Tensor, rounded: Tensor) -> Tensor:
+        shapes[point] = value.shape
+        return rounded
+
+    with torch.no_grad(), observing(model, note):
+        run()
+    return shapes
+
+
+def channels_first(taps: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+    """Taps in PyTorch's layout: (1, H + border, W + border, C) as (1, C, H, W), other shapes as they are.
+
+    The border of a convolution's input is one zero on each side, or one behind. Points that `shapes`
+    lacks stay as they are. Raises CheckFailed, naming the point, for a tap that does not fit.
     """
-    waiting = dict(taps)
-    points = codes = flipped = worst = 0
-
-    def compare(point: str, grid: nn.Module, value: Tensor, rounded: Tensor) -> Tensor:
-        nonlocal points, codes, flipped, worst
-        if point not in waiting or not isinstance(grid, FakeQuantize):
-            raise CheckFailed(f"the artifact has no value for {point}")
-        theirs = _channels_first(waiting.pop(point), value)
-        step = (grid.codes(value).int() - grid.codes(theirs).int()).abs()
-        points += 1
-        codes += step.numel()
-        flipped += int((step > 0).sum())
-        worst = max(worst, int(step.max()))
-        return grid(theirs)
-
-    with torch.no_grad(), observing(model, compare):
-        ours = run()
-    if waiting:
-        raise CheckFailed(f"the artifact has {len(waiting)} quantizations that the model lacks, e.g. {min(waiting)}")
-    error = float((ours.double() - output.double()).norm() / output.double().norm().clamp_min(1e-30))
-    return Lockstep(points, codes, flipped, worst, error)
+    return {p: _channels_first(p, tap, shapes[p]) if p in shapes else tap for p, tap in taps.items()}
 
 
-def _channels_first(theirs: Tensor, like: Tensor) -> Tensor:
-    """The artifact's (1, H + border, W + border, C) as (1, C, H, W); other shapes as they are.
-
-    The border of a convolution's input is one zero on each side, or one behind.
-    """
-    if like.dim() == 4:
-        _, _, height, width = like.shape
-        extra = theirs.shape[1] - height
-        start = extra // 2
-        theirs = theirs[:, start : start + height, start : start + width].permute(0, 3, 1, 2)
-    if theirs.shape != like.shape:
-        raise CheckFailed(f"the artifact's value has shape {tuple(theirs.shape)}, the model's {tuple(like.shape)}")
-    return theirs.contiguous()
+def _channels_first(point: str, tap: Tensor, shape: torch.Size) -> Tensor:
+    result = tap
+    if len(shape) == 4 and tap.dim() == 4:
+        height, width = shape[2:]
+        start = (tap.shape[1] - height) // 2
+        result = tap[:, start : start + height, start : start + width].permute(0, 3, 1, 2)
+    if result.shape != shape:
+        raise CheckFailed(f"the artifact's value of {point} has shape {tuple(tap.shape)}, the model's {tuple(shape)}")
+    return result.contiguous()
