@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from mobile_export.coreml_simulator.errors import PackageError, UnsupportedError
 MANIFEST = "Manifest.json"
 DATA = "Data/"  # what the paths of the manifest are relative to
 MAX_MANIFEST = 2**20  # bytes
-MAX_FILES = 1000
+MAX_FILES = 1000  # and folders
 MAX_DEPTH = 8  # of folders
 
 
@@ -57,17 +57,20 @@ def read_package_files(root: Path) -> PackageFiles:
     if not root.is_dir():
         raise PackageError(f"a Core ML package is a folder, {root} is none")
     sizes: dict[str, int] = {}
-    _list(root, "", sizes)
+    folders: set[str] = set()
+    _list(root, "", sizes, folders)
     if sizes.get(MANIFEST, MAX_MANIFEST + 1) > MAX_MANIFEST:
         raise PackageError(f"{root.name} must have a {MANIFEST} of at most {MAX_MANIFEST} bytes")
     manifest = _parse((root / MANIFEST).read_bytes())
-    model, paths = _items(manifest, sizes)
+    model, paths = _items(manifest, sizes.keys() | folders)
+    if model not in sizes:
+        raise PackageError(f"{MANIFEST}: the model must be a file, {model} is a folder")
     listed = frozenset(name for name in sizes if any(name == path or name.startswith(f"{path}/") for path in paths))
     return PackageFiles(root, dict(sorted(sizes.items())), model, listed)
 
 
-def _list(folder: Path, prefix: str, sizes: dict[str, int]) -> None:
-    """Add the files below `folder` to `sizes`. Nothing is opened or followed, so a pipe or a link does no harm."""
+def _list(folder: Path, prefix: str, sizes: dict[str, int], folders: set[str]) -> None:
+    """Add what is below `folder` to `sizes` and `folders`. No file is opened, no link followed."""
     with os.scandir(folder) as entries:
         for entry in entries:
             name = prefix + entry.name
@@ -75,13 +78,14 @@ def _list(folder: Path, prefix: str, sizes: dict[str, int]) -> None:
                 raise PackageError(f"file names must be printable, got {name!r}")
             status = entry.stat(follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode) and name.count("/") < MAX_DEPTH:
-                _list(Path(entry.path), f"{name}/", sizes)
+                folders.add(name)
+                _list(Path(entry.path), f"{name}/", sizes, folders)
             elif stat.S_ISREG(status.st_mode):
                 sizes[name] = status.st_size
             else:
                 raise PackageError(f"{name} must be a file, or a folder at most {MAX_DEPTH} deep; a link is neither")
-            if len(sizes) > MAX_FILES:
-                raise PackageError(f"a package may have {MAX_FILES} files, this one has more")
+            if len(sizes) + len(folders) > MAX_FILES:
+                raise PackageError(f"a package may have {MAX_FILES} files and folders, this one has more")
 
 
 def _parse(data: bytes) -> dict[str, Any]:
@@ -102,22 +106,20 @@ def _parse(data: bytes) -> dict[str, Any]:
     return manifest
 
 
-def _items(manifest: dict[str, Any], sizes: Mapping[str, int]) -> tuple[str, list[str]]:
+def _items(manifest: dict[str, Any], present: Set[str]) -> tuple[str, set[str]]:
     """The path of the model, and the paths of all items."""
     root, entries = manifest.get("rootModelIdentifier"), manifest.get("itemInfoEntries")
     if not isinstance(root, str) or not isinstance(entries, dict) or root not in entries:
         raise PackageError(f"{MANIFEST} must list the model {root!r} among its itemInfoEntries")
-    paths = {identifier: _item_path(entry, sizes) for identifier, entry in entries.items()}
-    if paths[root] not in sizes:
-        raise PackageError(f"{MANIFEST}: the model must be a file, {paths[root]} is a folder")
-    return paths[root], list(paths.values())
+    paths = {identifier: _item_path(entry, present) for identifier, entry in entries.items()}
+    return paths[root], set(paths.values())
 
 
-def _item_path(entry: Any, sizes: Mapping[str, int]) -> str:
+def _item_path(entry: Any, present: Set[str]) -> str:
     path = entry.get("path") if isinstance(entry, dict) else None
     if not isinstance(path, str) or any(part in ("", ".", "..") for part in path.split("/")):
         raise PackageError(f"{MANIFEST}: an item needs a path inside of {DATA}, got {path!r}")
     path = DATA + path
-    if not any(name == path or name.startswith(f"{path}/") for name in sizes):
-        raise PackageError(f"{MANIFEST} lists {path}, which is not there")
+    if path not in present:
+        raise PackageError(f"{MANIFEST} lists {path!r}, which is not there")
     return path

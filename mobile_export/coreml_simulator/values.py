@@ -171,7 +171,7 @@ def _fields(type: TensorType) -> tuple[str, ...]:
             return ("bools",)
         case "float32":
             return ("floats",)
-        case "int32" | "uint32":
+        case "int32":
             return ("ints",)
         case "int16" | "uint16":
             return ("ints", "bytes")
