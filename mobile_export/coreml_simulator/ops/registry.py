@@ -1,64 +1,83 @@
-"""The registry of operations, and the arguments that an operation's function gets."""
+"""The registry of operations: a Python function for each type of operation of an ML program.
+
+A function's signature is the operation's list of parameters. Positional ones are tensors; keyword-only ones are
+attributes, which a program must give as constants and which arrive as int, float, bool, str or tuples of them.
+A parameter without a default is required. `*values` takes the several values of a variadic parameter.
+
+Tensors arrive in the carriers of `tensor_type.py`, except that float16 values are float32 tensors: a function computes
+in float32, and the simulator rounds what it returns to the declared type.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
-from mobile_export.coreml_simulator.errors import ProgramError
-
 Result = Tensor | tuple[Tensor, ...]
-OPS: dict[str, Callable[[Arguments], Result]] = {}
+Ints = tuple[int, ...]
+Bools = tuple[bool, ...]
+Function = typing.TypeVar("Function", bound=Callable[..., Result])
+Attribute = int | float | bool | str | Ints | Bools
 
 
-class Arguments:
-    """The evaluated inputs of one operation: tensors by index, attributes by the typed getters."""
+@dataclass(frozen=True)
+class Op:
+    """A function and what the simulator may assume of it.
 
-    def __init__(self, operation: str, values: Mapping[str, Any]) -> None:
-        self.operation, self.values = operation, values
+    exact: given float16 operands its float results are float16 values as they are, since it moves, picks or drops
+    digits but computes none; they need no rounding.
+    leads: it computes the same for operands with one more leading axis, under NumPy's broadcasting.
+    element: the parameter that decides the element type of the outputs: a text such as "fp16", or a tensor of that
+    type. Without it a float output has the type of the first float operand, one known only at run time first.
+    """
 
-    def __contains__(self, name: str) -> bool:
-        return name in self.values
+    function: Callable[..., Result]
+    exact: bool = False
+    leads: bool = False
+    element: str = ""
 
-    def __getitem__(self, name: str) -> Any:
-        """The tensor (or, for a variadic parameter, the tuple of tensors) bound to `name`."""
-        if name not in self.values:
-            raise ProgramError(f"{self.operation} needs {name!r}, it has {', '.join(self.values) or 'nothing'}")
-        return self.values[name]
+    @cached_property
+    def operands(self) -> tuple[inspect.Parameter, ...]:
+        """The parameters that take tensors."""
+        return tuple(p for p in self._parameters if p.kind is not p.KEYWORD_ONLY)
 
-    def get(self, name: str) -> Any:
-        return self.values.get(name)
+    @cached_property
+    def attributes(self) -> dict[str, tuple[type, bool]]:
+        """Attribute -> (its Python type, whether it is required)."""
+        hints = typing.get_type_hints(self.function)
+        return {
+            p.name: (_without_none(hints[p.name]), p.default is p.empty)
+            for p in self._parameters
+            if p.kind is p.KEYWORD_ONLY
+        }
 
-    def ints(self, name: str, default: list[int] | None = None) -> list[int]:
-        value = self._or(name, default)
-        return [int(v) for v in value.reshape(-1).tolist()] if isinstance(value, Tensor) else list(value)
-
-    def integer(self, name: str, default: int | None = None) -> int:
-        return int(self._or(name, default))
-
-    def number(self, name: str, default: float | None = None) -> float:
-        return float(self._or(name, default))
-
-    def flag(self, name: str, default: bool | None = None) -> bool:
-        return bool(self._or(name, default))
-
-    def text(self, name: str, default: str | None = None) -> str:
-        return str(self._or(name, default))
-
-    def _or(self, name: str, default: Any) -> Any:
-        return self[name] if default is None or name in self.values else default
+    @cached_property
+    def _parameters(self) -> tuple[inspect.Parameter, ...]:
+        return tuple(inspect.signature(self.function).parameters.values())
 
 
-def op(*names: str) -> Callable[[Callable[[Arguments], Result]], Callable[[Arguments], Result]]:
-    """Register a function under the names of MIL operations; a name can be taken once."""
+OPS: dict[str, Op] = {}
 
-    def register(function: Callable[[Arguments], Result]) -> Callable[[Arguments], Result]:
+
+def op(*names: str, exact: bool = False, leads: bool = False, element: str = "") -> Callable[[Function], Function]:
+    """Register a function under the names of operations; a name can be taken once (ValueError)."""
+
+    def register(function: Function) -> Function:
         for name in names:
             if name in OPS:
                 raise ValueError(f"operation {name!r} is registered twice")
-            OPS[name] = function
+            OPS[name] = Op(function, exact, leads, element)
         return function
 
     return register
+
+
+def _without_none(hint: typing.Any) -> type:
+    """`int | None` -> int; anything else stays."""
+    given = [t for t in typing.get_args(hint) if t is not type(None)]
+    return given[0] if type(None) in typing.get_args(hint) else hint
