@@ -228,6 +228,8 @@ def _attribute(kind: type, names: tuple[str, ...], constants: Mapping[str, Any],
     """The Python value of a constant."""
     if any(name not in constants for name in names):
         raise UnsupportedError(f"{where} is computed at run time; supported are constants")
+    if kind is Tensor and len(names) == 1:
+        return constants[names[0]]
     values: list[Any] = []
     for name in names:
         value = constants[name]

@@ -21,7 +21,7 @@ def fill_like(ref_tensor: Tensor, value: Tensor | None = None) -> Tensor:
 
 
 @op("range_1d", element="start")
-def range_1d(end: Tensor, start: Tensor, step: Tensor) -> Tensor:
+def range_1d(*, end: Tensor, start: Tensor, step: Tensor) -> Tensor:
     """start, start + step, ... as long as it is before end."""
     count = max(0, -int((start.double() - end.double()) // step.double()))
     return (start.double() + torch.arange(count) * step.double()).to(start.dtype)

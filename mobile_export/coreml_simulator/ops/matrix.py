@@ -100,10 +100,10 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
 
     attn_mask: broadcast to [*B, L, S]; bool, True where a key takes part, or float, added to the scores.
     """
-    lead = query.shape[:-2]
+    lead = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2])
     mask = attn_mask
     if mask is not None:
         mask = mask.expand(*lead, query.shape[-2], key.shape[-2]).flatten(0, -3)[None]
     # PyTorch's fused kernels want four axes.
-    q, k, v = (t.flatten(0, -3)[None] for t in (query, key, value))
+    q, k, v = (t.expand(*lead, *t.shape[-2:]).flatten(0, -3)[None] for t in (query, key, value))
     return F.scaled_dot_product_attention(q, k, v, mask)[0].unflatten(0, lead)

@@ -58,5 +58,7 @@ def reduce_argmin(x: Tensor, *, axis: int = -1, keep_dims: bool = False, output_
 def cumsum(x: Tensor, *, axis: int = 0, exclusive: bool = False, reverse: bool = False) -> Tensor:
     x = torch.flip(x, (axis,)) if reverse else x
     total = torch.cumsum(x, axis, dtype=x.dtype)
-    total = total - x if exclusive else total
+    if exclusive:
+        zero = torch.zeros_like(x.narrow(axis, 0, 1))
+        total = torch.cat((zero, total.narrow(axis, 0, x.shape[axis] - 1)), axis)
     return torch.flip(total, (axis,)) if reverse else total

@@ -1,7 +1,8 @@
 """The registry of operations: a Python function for each type of operation of an ML program.
 
 A function's signature is the operation's list of parameters. Positional ones are tensors; keyword-only ones are
-attributes, which a program must give as constants and which arrive as int, float, bool, str or tuples of them.
+attributes, which a program must give as constants and which arrive as int, float, bool, str, tuples of them, or
+tensors, whatever their annotation says.
 A parameter without a default is required. `*values` takes the several values of a variadic parameter.
 
 Tensors arrive in the carriers of `tensor_type.py`, except that float16 values are float32 tensors: a function computes
@@ -22,7 +23,7 @@ Result = Tensor | tuple[Tensor, ...]
 Ints = tuple[int, ...]
 Bools = tuple[bool, ...]
 Function = typing.TypeVar("Function", bound=Callable[..., Result])
-Attribute = int | float | bool | str | Ints | Bools
+Attribute = int | float | bool | str | Ints | Bools | Tensor
 
 
 @dataclass(frozen=True)
