@@ -26,10 +26,11 @@ from torch import Tensor, nn
 from correction.errors import UsageError
 from mobile_export.backends.coreml.ane_attention import ChannelAttention
 from mobile_export.backends.coreml.ane_transformer import ChannelTransformer
+from mobile_export.models.vae_decoder import VaeDecoder
 
 MakeLayer = Callable[[str, nn.Conv2d | nn.Linear], nn.Module]
 
-NETWORKS = (UNet2DModel, UNet2DConditionModel, AutoencoderKL)
+NETWORKS = (UNet2DModel, UNet2DConditionModel, AutoencoderKL, VaeDecoder)
 _BLOCKS = (
     "DownBlock2D",
     "AttnDownBlock2D",
@@ -53,7 +54,7 @@ def ane_form(model: nn.Module, make_layer: MakeLayer | None = None, query_chunk:
     """A copy of `model` that computes the same function, written for the Neural Engine.
 
     model: UNet2DModel or UNet2DConditionModel; the copy is called as the original is. Of an AutoencoderKL
-    the result is a VaeDecoder, forward(latents) -> images. The copy is in evaluation mode.
+    (or its VaeDecoder) the result is a VaeDecoder, forward(latents) -> images. The copy is in evaluation mode.
     make_layer(name, layer): called once for each Conv2d and Linear with its full name in `model`; returns
     a module (B, I, H, W) -> (B, O, H', W'), for a Linear with H' = H and W' = W. Default: float_layer.
     query_chunk: attend to this many queries at once, None for all (ChannelAttention).
@@ -97,18 +98,6 @@ def float_layer(name: str, layer: nn.Conv2d | nn.Linear) -> nn.Module:
     return convolution
 
 
-class VaeDecoder(nn.Module):
-    """The half of an AutoencoderKL that a phone needs, its layers named as there."""
-
-    def __init__(self, vae: AutoencoderKL) -> None:
-        super().__init__()
-        self.post_quant_conv, self.decoder = vae.post_quant_conv, vae.decoder
-
-    def forward(self, latents: Tensor) -> Tensor:
-        """(B, C, H, W), already divided by the scaling factor -> (B, C', H', W') images in about [-1, 1]."""
-        return self.decoder(latents if self.post_quant_conv is None else self.post_quant_conv(latents))
-
-
 class VectorLayer(nn.Module):
     """A 1x1 convolution where diffusers has a vector: (B, I) -> (B, O)."""
 
@@ -150,7 +139,7 @@ def _convolutions(network: nn.Module, make_layer: MakeLayer) -> dict[int, nn.Mod
 def _refuse_unsupported(network: nn.Module, name: str, module: nn.Module) -> None:
     """Only what is known to stay the same function passes; exact types, since a subclass may compute otherwise."""
     kind = type(module).__name__
-    known = (*NETWORKS, VaeDecoder, *_PARTS, *(getattr(unet_2d_blocks, block) for block in _BLOCKS))
+    known = (*NETWORKS, *_PARTS, *(getattr(unet_2d_blocks, block) for block in _BLOCKS))
     reason = None
     if type(module) not in known:
         reason = "this type of module has none"

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from correction.errors import CheckFailed
 from mobile_export.backends.coreml.time_embedding import TimeWaves
+from mobile_export.quantize.activations import ACTIVATION_MAX, ACTIVATION_MIN
 from mobile_export.quantize.fake_quantize import FakeQuantize
 from mobile_export.quantize.table import LayerQuantization
 
@@ -59,6 +60,18 @@ class PlainLayer(nn.Module):
         else:
             y = functional.linear(x, self.weight, self.bias)
         return self.grid_out(y)
+
+
+class DividingQuantize(FakeQuantize):
+    """FakeQuantize as Core ML defines it: it divides by the scale, where PyTorch multiplies by its inverse.
+
+    The two differ in the last bit, which decides where a value lies exactly between two codes. Scales are
+    float16 numbers, of which products and quotients are often such values.
+    """
+
+    def codes(self, x: Tensor) -> Tensor:
+        shifted = torch.round(x / self.grid.scale) + self.grid.zero_point
+        return shifted.clamp(ACTIVATION_MIN, ACTIVATION_MAX).to(torch.int8)
 
 
 @dataclass(frozen=True)
@@ -125,9 +138,13 @@ def half_constants(network: nn.Module) -> nn.Module:
     """A copy whose parameters and buffers hold float16 values (still in float32 tensors): what the artifact stores.
 
     Codes and scales are unchanged by it, and so are the frequencies of the time embedding, which stay float32.
+    Quantizations become DividingQuantize.
     """
     twin = copy.deepcopy(network)
     exact_time(twin)
+    for name, module in list(twin.named_modules()):
+        if isinstance(module, FakeQuantize):
+            twin.set_submodule(name, DividingQuantize(module.grid))
     with torch.no_grad():
         for module in twin.modules():
             if isinstance(module, TimeWaves):
