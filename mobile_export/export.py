@@ -26,6 +26,7 @@ from mobile_export.models.diffusion_model import DiffusionModel, TorchDenoiser, 
 from mobile_export.progress import Progress
 from mobile_export.quantize.observation import observe_layers
 from mobile_export.quantize.precision import Precision
+from mobile_export.quantize.recipe import Recipe
 from mobile_export.quantize.table import QuantizationTable, quantize_layers
 from mobile_export.simulate import Batch, guided, make_batch, run
 from mobile_export.verify import GOLDEN, golden_record, verify_bundle
@@ -139,7 +140,7 @@ def quantize(
         run(plan, denoiser, batch, on_step=observe)
 
     observations = observe_layers(model.unet, sample_reference)
-    return quantize_layers(model.unet, observations, settings.precision), probes
+    return quantize_layers(model.unet, observations, Recipe.of(settings.precision.name)), probes
 
 
 def calibration_batch(model: DiffusionModel, settings: ExportSettings, samples: range) -> Batch:
@@ -265,9 +266,5 @@ def _manifest(
 
 
 def _table_digest(model: DiffusionModel, table: QuantizationTable) -> str:
-    total = hashlib.sha256(f"{model.digest}{table.precision.name}{importlib.metadata.version('executorch')}".encode())
-    for name, layer in sorted(table.layers.items()):
-        total.update(f"{name}{layer.input}{layer.output}{layer.weight.bits}".encode())
-        for tensor in (layer.weight.codes, layer.weight.scale, layer.bias_codes):
-            total.update(tensor.numpy().tobytes())
-    return total.hexdigest()
+    version = importlib.metadata.version("executorch")
+    return hashlib.sha256(f"{model.digest} {table.digest()} {version}".encode()).hexdigest()

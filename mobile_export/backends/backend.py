@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # so that the command line and the report know these words wi
     from correction import Denoiser
     from mobile_export.models.diffusion_model import DiffusionModel
     from mobile_export.progress import Progress
-    from mobile_export.quantize.precision import Precision
+    from mobile_export.quantize.recipe import Recipe
     from mobile_export.quantize.table import QuantizationTable
 
 IOS_VERSIONS = ("ios17", "ios18")
@@ -146,8 +146,8 @@ class Backend(Protocol):
     libraries: tuple[str, ...]
     batch: int
 
-    def require_supported(self, precision: Precision) -> None:
-        """Raises UsageError, naming those that it has, for a precision that it cannot lower."""
+    def require_supported(self, recipe: Recipe) -> None:
+        """Raises UsageError, naming what it has, for the first choice of `recipe` that it cannot lower."""
 
     def export(self, model: DiffusionModel, table: QuantizationTable, path: Path, progress: Progress) -> Any:
         """Write the artifact to `path`, where nothing is; what comes back is for `check_parity`."""

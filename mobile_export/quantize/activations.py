@@ -7,15 +7,19 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
+from mobile_export.quantize.half import LARGEST, SMALLEST
+
 ACTIVATION_MIN, ACTIVATION_MAX = -128, 127
 _VALUES_PER_CALL = 2048
 _SHRINKS = tuple(1 - 0.025 * i for i in range(29))  # 1.0 ... 0.3 of the observed range
-_SMALLEST_SCALE = 1e-8
 
 
 @dataclass(frozen=True)
 class ActivationGrid:
-    """value = (code - zero_point) * scale, code in [-128, 127]; zero is always on the grid."""
+    """value = (code - zero_point) * scale, code in [-128, 127]; zero is always on the grid.
+
+    scale is a normal float16 number > 0. Raises ValueError for other scales and zero points.
+    """
 
     scale: float
     zero_point: int
@@ -23,6 +27,8 @@ class ActivationGrid:
     def __post_init__(self) -> None:
         if not (np.isfinite(self.scale) and self.scale > 0):
             raise ValueError(f"activation scale must be finite and positive, got {self.scale}")
+        if self.scale != _half(self.scale):
+            raise ValueError(f"activation scale must be a normal float16 number, got {self.scale}")
         if not ACTIVATION_MIN <= self.zero_point <= ACTIVATION_MAX:
             raise ValueError(f"zero point must be in [-128, 127], got {self.zero_point}")
 
@@ -30,7 +36,7 @@ class ActivationGrid:
     def covering(cls, low: float, high: float) -> ActivationGrid:
         """The grid over [low, high], widened to hold zero."""
         low, high = min(low, 0.0), max(high, 0.0)
-        scale = float(np.float32(max((high - low) / (ACTIVATION_MAX - ACTIVATION_MIN), _SMALLEST_SCALE)))
+        scale = _half((high - low) / (ACTIVATION_MAX - ACTIVATION_MIN))
         zero_point = int(np.clip(round(ACTIVATION_MIN - low / scale), ACTIVATION_MIN, ACTIVATION_MAX))
         return cls(scale, zero_point)
 
@@ -38,6 +44,11 @@ class ActivationGrid:
         """Quantize and dequantize; any shape, float64."""
         codes = np.clip(np.rint(values / self.scale) + self.zero_point, ACTIVATION_MIN, ACTIVATION_MAX)
         return (codes - self.zero_point) * self.scale
+
+
+def _half(scale: float) -> float:
+    """The nearest normal float16 number > 0."""
+    return float(np.float16(np.clip(scale, SMALLEST, LARGEST)))
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""FakeQuantize: the quantize/dequantize pair that eager PyTorch runs and backends match."""
+"""FakeQuantize: the quantize/dequantize pair that eager PyTorch runs and backends match; weights behind one call."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import torch.ao.quantization.fx._decomposed
 from torch import Tensor, nn
 
 from mobile_export.quantize.activations import ACTIVATION_MAX, ACTIVATION_MIN, ActivationGrid
+from mobile_export.quantize.palette import PaletteCodes
+from mobile_export.quantize.weights import WeightCodes
 
 _ops = torch.ops.quantized_decomposed
 
@@ -46,3 +48,21 @@ class DequantizedWeight(nn.Module):
 
     def forward(self) -> Tensor:
         return _ops.dequantize_per_channel(self.codes, self.scale, self.zero_point, 0, self.low, self.high, torch.int8)
+
+
+class CodedWeight(nn.Module):
+    """Codes of any format behind the same call: float32, in the shape of the layer's weight."""
+
+    def __init__(self, weight: WeightCodes | PaletteCodes) -> None:
+        super().__init__()
+        self.codes = weight
+
+    def forward(self) -> Tensor:
+        return self.codes.dequantize()
+
+
+def weight_values(weight: WeightCodes | PaletteCodes) -> nn.Module:
+    """The module that gives the values of `weight`: through the op that backends fold, where that has the format."""
+    if isinstance(weight, WeightCodes) and weight.scale.dim() == 1:
+        return DequantizedWeight(weight.codes, weight.scale, weight.bits)
+    return CodedWeight(weight)

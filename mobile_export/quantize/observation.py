@@ -9,36 +9,59 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from correction.errors import UsageError
 from mobile_export.quantize.activations import ActivationGrid, RangeObserver
 
 _ROWS_PER_CALL = 160
+MAX_CORRELATED_INPUTS = 8192  # of one output: half a gigabyte for a layer
 
 
 @dataclass
 class InputCorrelation:
-    """Sum of x x^T over thinned input rows of one layer: (K, K) float64, K = inputs of one output.
+    """Sum of x x^T over thinned input rows of one layer, and its diagonal, in float64; K = inputs of one output.
 
     A row holds what one output value is computed from: the receptive field of a convolution in the
     order of its weight, (I, k, k), or the input vector of a linear layer.
+
+    total: (K, K), None where K is above MAX_CORRELATED_INPUTS and for convolutions in groups, whose
+    weights are rounded plainly; energy: (K,), None for convolutions in groups; rows: how many were seen.
     """
 
     total: Tensor | None = None
+    energy: Tensor | None = None
     rows: int = 0
     calls: int = 0
 
     def observe(self, layer: nn.Module, x: Tensor) -> None:
+        if isinstance(layer, nn.Conv2d) and layer.groups > 1:
+            return
         x = x.detach()
         one = x[self.calls % len(x)][None]  # a different image each call
         self.calls += 1
-        if isinstance(layer, nn.Conv2d):
-            padding = (int(layer.padding[0]), int(layer.padding[1]))
-            rows = functional.unfold(one, layer.kernel_size, padding=padding, stride=layer.stride)[0].T
-        else:
-            rows = one.reshape(-1, one.shape[-1])
-        rows = rows[:: max(1, len(rows) // _ROWS_PER_CALL)]
-        product = (rows.T @ rows).double()
-        self.total = product if self.total is None else self.total + product
+        rows = _windows(layer, one) if isinstance(layer, nn.Conv2d) else _thinned(one.reshape(-1, one.shape[-1]))
         self.rows += len(rows)
+        energy = rows.double().square().sum(0)
+        self.energy = energy if self.energy is None else self.energy + energy
+        if rows.shape[1] <= MAX_CORRELATED_INPUTS:
+            product = (rows.T @ rows).double()
+            self.total = product if self.total is None else self.total + product
+
+
+def _thinned(rows: Tensor) -> Tensor:
+    return rows[:: max(1, len(rows) // _ROWS_PER_CALL)]
+
+
+def _windows(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """(rows, I * k * k): thinned receptive fields of the outputs for x (1, I, H, W), in the order of the weight."""
+    vertical, horizontal = (int(p) for p in layer.padding)
+    windows = functional.pad(x, (horizontal, horizontal, vertical, vertical))[0]
+    for axis, (kernel, stride, dilation) in enumerate(
+        zip(layer.kernel_size, layer.stride, layer.dilation, strict=True), start=1
+    ):
+        windows = windows.unfold(axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
+    _, height, width, *_ = windows.shape  # a view (I, H', W', k, k): only the chosen ones are copied
+    chosen = _thinned(torch.arange(height * width))
+    return windows[:, chosen // width, chosen % width].transpose(0, 1).flatten(1)
 
 
 @dataclass
@@ -57,11 +80,17 @@ def observe_layers(model: nn.Module, run: Callable[[], None]) -> dict[str, Layer
     """Watch every Conv2d and Linear of `model`, by full layer name, while `run` calls it.
 
     `run` should call the model as it will be used: on the reference's own trajectories.
+    Raises UsageError for a convolution whose border is not a number of zeros.
     """
     observations: dict[str, LayerObservation] = {}
     handles = []
     for name, module in model.named_modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
+            if isinstance(module, nn.Conv2d) and (isinstance(module.padding, str) or module.padding_mode != "zeros"):
+                raise UsageError(
+                    f"{name}: padding {module.padding!r} with {module.padding_mode} is not supported; "
+                    "supported: numbers, with zeros"
+                )
             seen = observations[name] = LayerObservation()
 
             def hook(

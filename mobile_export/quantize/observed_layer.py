@@ -20,8 +20,10 @@ class ObservedLayer(nn.Module):
         self.name = name
         self.observe: Observe | None = None
 
-    def rounded(self, end: str, grid: nn.Module, x: Tensor) -> Tensor:
-        """`x` on `grid`, shown to the observer as point "<name>.<end>"."""
+    def rounded(self, end: str, grid: nn.Module | None, x: Tensor) -> Tensor:
+        """`x` on `grid`, shown to the observer as point "<name>.<end>"; `x` itself, unseen, without a grid."""
+        if grid is None:
+            return x
         result = grid(x)
         return result if self.observe is None else self.observe(f"{self.name}.{end}", grid, x, result)
 

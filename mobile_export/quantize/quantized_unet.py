@@ -7,29 +7,33 @@ import copy
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mobile_export.quantize.fake_quantize import DequantizedWeight, FakeQuantize
+from mobile_export.quantize.fake_quantize import FakeQuantize, weight_values
 from mobile_export.quantize.observed_layer import ObservedLayer
 from mobile_export.quantize.table import LayerQuantization, QuantizationTable
 
 
 class QuantizedLayer(ObservedLayer):
-    """A Conv2d or Linear with integer weights and 8-bit input and output, in eager PyTorch."""
+    """A Conv2d or Linear with low-bit weights, and 8-bit input and output where it has grids, in eager PyTorch."""
 
     def __init__(self, name: str, layer: nn.Conv2d | nn.Linear, quantization: LayerQuantization) -> None:
         super().__init__(name)
-        self.convolution = isinstance(layer, nn.Conv2d)
-        self.stride = layer.stride if isinstance(layer, nn.Conv2d) else None
-        self.padding = layer.padding if isinstance(layer, nn.Conv2d) else None
-        self.quantize_input = FakeQuantize(quantization.input)
-        weight = quantization.weight
-        self.weight_values = DequantizedWeight(weight.codes, weight.scale, weight.bits)
+        self.convolution: tuple | None = None
+        if isinstance(layer, nn.Conv2d):
+            self.convolution = layer.stride, layer.padding, layer.dilation, layer.groups
+        self.quantize_input = None if quantization.input is None else FakeQuantize(quantization.input)
+        self.weight_values = weight_values(quantization.weight)
         self.register_buffer("bias", quantization.bias)
-        self.quantize_output = FakeQuantize(quantization.output)
+        self.quantize_output = None if quantization.output is None else FakeQuantize(quantization.output)
+
+    @property
+    def weight(self) -> Tensor:
+        """The values of the codes, float32 in the shape of the float layer's weight: diffusers asks for its type."""
+        return self.weight_values()
 
     def forward(self, x: Tensor, *_: object) -> Tensor:
         x = self.rounded("input", self.quantize_input, x)
-        if self.convolution:
-            y = functional.conv2d(x, self.weight_values(), self.bias, self.stride, self.padding)
+        if self.convolution is not None:
+            y = functional.conv2d(x, self.weight_values(), self.bias, *self.convolution)
         else:
             y = functional.linear(x, self.weight_values(), self.bias)
         return self.rounded("output", self.quantize_output, y)
@@ -38,7 +42,7 @@ class QuantizedLayer(ObservedLayer):
 def quantized_model(model: nn.Module, table: QuantizationTable) -> nn.Module:
     """A copy of `model` whose layers named in `table` compute with the table's integers.
 
-    Raises KeyError when the table names a layer that the model lacks.
+    Raises AttributeError when the table names a layer that the model lacks.
     """
     twin = copy.deepcopy(model)
     for name, quantization in table.layers.items():

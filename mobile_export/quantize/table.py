@@ -6,57 +6,111 @@ that the same codes ship everywhere; no converter quantizes anything a second ti
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from mobile_export.quantize.activations import ActivationGrid
-from mobile_export.quantize.observation import LayerObservation
+from mobile_export.quantize.observation import InputCorrelation, LayerObservation
+from mobile_export.quantize.palette import PaletteCodes, quantize_palette
 from mobile_export.quantize.precision import Precision
+from mobile_export.quantize.recipe import Recipe
 from mobile_export.quantize.rounding import round_to_inputs
-from mobile_export.quantize.weights import WeightCodes, quantize_weight
+from mobile_export.quantize.weight_format import WeightFormat
+from mobile_export.quantize.weights import WeightCodes, quantize_linear
 
 _BIAS_MAX = 2**31 - 1
+_MOST_ROUNDED_BITS = 4  # above, rounding with a view to the inputs gains nothing
 
 
 @dataclass(frozen=True)
 class LayerQuantization:
     """One convolution or linear layer: output = grid_out(W_q grid_in(x) + bias).
 
-    bias_codes: (O,) int32 on the grid input.scale * weight.scale[o], as integer kernels hold it.
+    float_bias: (O,) float32, the float layer's. input, output: None where activations stay floating point.
     """
 
-    weight: WeightCodes
-    bias_codes: Tensor
-    input: ActivationGrid
-    output: ActivationGrid
+    weight: WeightCodes | PaletteCodes
+    float_bias: Tensor
+    input: ActivationGrid | None = None
+    output: ActivationGrid | None = None
+
+    def __post_init__(self) -> None:
+        if self.float_bias.dtype != torch.float32 or self.float_bias.dim() != 1:
+            raise ValueError(f"bias must be (O,) float32, got {tuple(self.float_bias.shape)} {self.float_bias.dtype}")
+
+    @property
+    def bias_step(self) -> Tensor | None:
+        """(O,) float64, the step of sums of products of codes; None where the layer is not in integers per channel."""
+        if self.input is None or not isinstance(self.weight, WeightCodes) or self.weight.scale.dim() != 1:
+            return None
+        return self.input.scale * self.weight.scale.double()
+
+    @property
+    def bias_codes(self) -> Tensor | None:
+        """(O,) int32 in steps of `bias_step`, as integer kernels hold the bias; None where there is no such step."""
+        if self.bias_step is None:
+            return None
+        return (self.float_bias.double() / self.bias_step).round().clamp(-_BIAS_MAX, _BIAS_MAX).to(torch.int32)
 
     @property
     def bias(self) -> Tensor:
-        """(O,) float32, the value of the bias codes."""
-        return (self.bias_codes.double() * self.input.scale * self.weight.scale.double()).float()
+        """(O,) float32, what the quantized model adds: the value of the bias codes, or the float bias."""
+        if self.bias_step is None or self.bias_codes is None:
+            return self.float_bias
+        return (self.bias_codes.double() * self.bias_step).float()
 
 
 @dataclass(frozen=True)
 class QuantizationTable:
-    """layers: full layer name -> its integers. Layers that are absent stay in float32."""
+    """layers: full layer name -> its integers. Layers that are absent stay in floating point."""
 
-    precision: Precision
+    recipe: Recipe
     layers: Mapping[str, LayerQuantization]
+
+    @property
+    def precision(self) -> Precision:
+        return self.recipe.precision
 
     def weight_bits_achieved(self, model: nn.Module) -> float:
         """Mean bits per weight of the model's convolutions and linear layers, 32 where kept in float; no scales."""
+        return self._mean_bits(model, {n: q.weight.bits * _count(q.weight) for n, q in self.layers.items()})
+
+    def stored_bits(self, model: nn.Module) -> float:
+        """The same with what the codes need beside them: scales and palettes, 16 bits a number."""
+        return self._mean_bits(model, {n: q.weight.stored_bits for n, q in self.layers.items()})
+
+    def _mean_bits(self, model: nn.Module, bits: Mapping[str, int]) -> float:
         weights = {name: module.weight.numel() for name, module in matrix_layers(model)}
-        bits = sum(
-            count * self.layers[n].weight.bits if n in self.layers else count * 32 for n, count in weights.items()
-        )
-        return bits / sum(weights.values())
+        return sum(bits.get(name, 32 * count) for name, count in weights.items()) / sum(weights.values())
 
     def float_layers(self, model: nn.Module) -> list[str]:
-        """Full names of the model's convolutions and linear layers that stay in float32."""
+        """Full names of the model's convolutions and linear layers that stay in floating point."""
         return [name for name, _ in matrix_layers(model) if name not in self.layers]
+
+    def refitted(self) -> dict[str, tuple[WeightFormat, WeightFormat]]:
+        """Layers whose shape does not allow the format asked: full name -> (asked, taken)."""
+        asked = {name: self.recipe.layer(name).format for name in self.layers}
+        pairs = {name: (format, self.layers[name].weight.format) for name, format in asked.items()}
+        return {name: (a, b) for name, (a, b) in pairs.items() if a is not None and a != b}
+
+    def digest(self) -> str:
+        """sha256 of the recipe and of every number."""
+        total = hashlib.sha256(json.dumps(self.recipe.as_dict(), sort_keys=True).encode())
+        for name, layer in sorted(self.layers.items()):
+            total.update(f"{name} {layer.input} {layer.output} {layer.weight.bits}".encode())
+            for key, tensor in {**layer.weight.tensors, "bias": layer.float_bias}.items():
+                total.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
+                total.update(tensor.contiguous().numpy().tobytes())
+        return total.hexdigest()
+
+
+def _count(weight: WeightCodes | PaletteCodes) -> int:
+    return weight.codes.numel() if isinstance(weight, WeightCodes) else weight.indices.numel()
 
 
 def matrix_layers(model: nn.Module) -> Iterator[tuple[str, nn.Conv2d | nn.Linear]]:
@@ -66,38 +120,44 @@ def matrix_layers(model: nn.Module) -> Iterator[tuple[str, nn.Conv2d | nn.Linear
             yield name, module
 
 
-# The two convolutions that touch the image hold 0.1 % of the weights, and their 8-bit activations
-# would cost more than all others together: the noisy image spans [-4, 4], the clean one [-1, 1].
-KEPT_IN_FLOAT = ("conv_in", "conv_out")
-
-
-def weight_bits(name: str, precision: Precision) -> int:
-    """Bits of one layer: 8 for the few that carry the timestep (TFMQ-DM), else as asked."""
-    return 8 if "time_emb" in name else precision.weight_bits
-
-
 def quantize_layers(
-    model: nn.Module,
-    observations: Mapping[str, LayerObservation],
-    precision: Precision,
-    keep_float: Collection[str] = KEPT_IN_FLOAT,
+    model: nn.Module, observations: Mapping[str, LayerObservation], recipe: Recipe
 ) -> QuantizationTable:
-    """Codes for every Conv2d and Linear of `model` but those of `keep_float`.
+    """Codes for every Conv2d and Linear of `model` that does not stay in floating point by the recipe.
 
-    observations: by full layer name, from `observe_layers`. Up to 4 bits the weights are rounded
-    with a view to the layer's inputs; at 8 bits that gains nothing.
+    observations: by full layer name, from `observe_layers`. Raises UsageError when the recipe names a
+    layer that the model does not have.
     """
+    modules = dict(matrix_layers(model))
+    recipe.require_layers(modules)
     layers = {}
-    for name, module in matrix_layers(model):
-        if name in keep_float:
+    for name, module in modules.items():
+        wanted = recipe.layer(name)
+        if wanted.bits is None or wanted.format is None:
             continue
-        grid_in, grid_out = observations[name].grids()
-        weight = quantize_weight(module.weight, weight_bits(name, precision))
-        correlation = observations[name].correlation.total
-        if weight.bits <= 4 and correlation is not None:
-            weight = round_to_inputs(module.weight, weight, correlation)
-        step = grid_in.scale * weight.scale.double()
-        bias = module.bias.detach().double() if module.bias is not None else torch.zeros_like(step)
-        bias_codes = (bias / step).round().clamp(-_BIAS_MAX, _BIAS_MAX).to(torch.int32)
-        layers[name] = LayerQuantization(weight, bias_codes, grid_in, grid_out)
-    return QuantizationTable(precision, layers)
+        seen = observations[name]
+        weight = quantize_weight(module.weight, wanted.bits, wanted.format, seen.correlation)
+        bias = module.bias if module.bias is not None else torch.zeros(len(module.weight))
+        grids = (None, None) if recipe.precision.weight_only else seen.grids()
+        layers[name] = LayerQuantization(weight, bias.detach().float(), *grids)
+    return QuantizationTable(recipe, layers)
+
+
+def quantize_weight(
+    weight: Tensor, bits: int, format: WeightFormat, seen: InputCorrelation | None = None
+) -> WeightCodes | PaletteCodes:
+    """The codes of one layer: scales or palettes, then each weight to its level.
+
+    weight: (O, I, ...) float32. A format that the shape does not allow is replaced as `WeightFormat.fitted`
+    says. Up to 4 bits the weights are rounded with a view to the layer's inputs, where these were seen;
+    palettes weigh their errors by them at any bits.
+    """
+    format = format.fitted(*weight.shape[:2])
+    start: WeightCodes | PaletteCodes
+    if format.kind == "palette":
+        start = quantize_palette(weight, bits, format.size, None if seen is None else seen.energy)
+    else:
+        start = quantize_linear(weight, bits, format.size)
+    if seen is None or seen.total is None or bits > _MOST_ROUNDED_BITS:
+        return start
+    return round_to_inputs(weight, start, seen.total)

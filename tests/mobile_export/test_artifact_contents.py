@@ -24,7 +24,7 @@ def exported(request):
 
 
 def with_layer(table, name, layer):
-    return QuantizationTable(table.precision, {**table.layers, name: layer})
+    return QuantizationTable(table.recipe, {**table.layers, name: layer})
 
 
 def test_every_layers_weights_scales_and_biases_are_in_the_file(exported):
@@ -49,18 +49,24 @@ def test_one_other_code_names_the_layer(exported):
 def test_another_scale_and_another_bias_are_named(exported):
     contents = read_contents(exported.bundle.artifact("executorch").read_bytes(), "artifact")
     name, layer = next(iter(exported.table.layers.items()))
-    scale = layer.weight.scale.clone()
-    scale[0] = torch.nextafter(scale[0], torch.tensor(1.0))
-    rescaled = dataclasses.replace(layer, weight=dataclasses.replace(layer.weight, scale=scale))
+    scale, codes = layer.weight.scale.clone(), layer.bias_codes
+    scale[0] = torch.nextafter(scale[0].half(), torch.tensor(1.0).half())
+    rescaled = with_bias_codes(dataclasses.replace(layer, weight=dataclasses.replace(layer.weight, scale=scale)), codes)
     assert missing_constants(contents, with_layer(exported.table, name, rescaled)) == [f"{name}.scale"]
-    biased = dataclasses.replace(layer, bias_codes=layer.bias_codes + torch.eye(len(layer.bias_codes))[0].int())
+    biased = with_bias_codes(layer, codes + torch.eye(len(codes))[0].int())
     assert missing_constants(contents, with_layer(exported.table, name, biased)) == [f"{name}.bias"]
+
+
+def with_bias_codes(layer, codes):
+    changed = dataclasses.replace(layer, float_bias=(codes * layer.bias_step).float())
+    assert torch.equal(changed.bias_codes, codes)
+    return changed
 
 
 def layer_of(codes, bits):
     count = len(codes)
     weight = WeightCodes(torch.from_numpy(codes), torch.ones(count), bits)
-    return LayerQuantization(weight, torch.zeros(count, dtype=torch.int32), ActivationGrid(1, 0), ActivationGrid(1, 0))
+    return LayerQuantization(weight, torch.zeros(count), ActivationGrid(1, 0), ActivationGrid(1, 0))
 
 
 def unpacked(data, rows, columns):

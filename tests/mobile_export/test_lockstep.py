@@ -17,8 +17,8 @@ from mobile_export.backends.executorch.unet2d import ChannelsLastUNet
 from mobile_export.backends.lockstep import Lockstep, follow
 from mobile_export.quantize.activations import ActivationGrid
 from mobile_export.quantize.observation import observe_layers
-from mobile_export.quantize.precision import Precision
 from mobile_export.quantize.quantized_unet import quantized_model
+from mobile_export.quantize.recipe import Recipe
 from mobile_export.quantize.table import QuantizationTable, quantize_layers
 from mobile_export.simulate import make_batch
 
@@ -30,7 +30,7 @@ def probes_of(model, count=3):
 
 
 def changed(table, name, **fields):
-    return QuantizationTable(table.precision, {**table.layers, name: dataclasses.replace(table.layers[name], **fields)})
+    return QuantizationTable(table.recipe, {**table.layers, name: dataclasses.replace(table.layers[name], **fields)})
 
 
 @pytest.mark.parametrize("which", ["w4a8", "w8a8"])
@@ -68,7 +68,7 @@ def test_the_manifest_records_parity_at_timesteps_of_the_plan(which, request):
 def test_a_wrong_activation_grid_is_detected(w4a8, end, factor, shift):
     name = "mid_block.resnets.0.conv2"
     grid = getattr(w4a8.table.layers[name], end)
-    moved = ActivationGrid(grid.scale * factor, int(np.clip(grid.zero_point + shift, -128, 127)))
+    moved = ActivationGrid(float(np.float16(grid.scale * factor)), int(np.clip(grid.zero_point + shift, -128, 127)))
     with pytest.raises(CheckFailed, match=r"conversion parity: (flip rate|largest code step|error of the output) is"):
         _without_contents_check(w4a8, changed(w4a8.table, name, **{end: moved}))
 
@@ -125,7 +125,7 @@ def eager_pair(**architecture):
     conditioning = {} if unet.config.num_class_embeds is None else {"class_labels": torch.tensor([2])}
     time = torch.tensor([321.0])
     observations = observe_layers(unet, lambda: unet(sample, time, **conditioning))
-    table = quantize_layers(unet, observations, Precision.parse("w4a8"))
+    table = quantize_layers(unet, observations, Recipe.of("w4a8"))
     tapped = TappedNetwork(ChannelsLastUNet(unet, table.layers).eval())
     return quantized_model(unet, table), tapped, (sample, time, *conditioning.values()), conditioning, table
 

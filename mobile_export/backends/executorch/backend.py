@@ -12,23 +12,23 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from correction.errors import CheckFailed, UsageError
+from correction.errors import CheckFailed
 from mobile_export.backends.backend import BackendOptions, Description, Parity, Probe
 from mobile_export.backends.executorch.contents import missing_constants, read_contents
 from mobile_export.backends.executorch.lockstep import TappedNetwork, channels_first, point_shapes
 from mobile_export.backends.executorch.lowering import Lowered, lower
 from mobile_export.backends.executorch.runtime import ExecuTorchDenoiser, LoadedProgram
+from mobile_export.backends.executorch.support import require_supported
 from mobile_export.backends.executorch.unet2d import ChannelsLastUNet
 from mobile_export.backends.lockstep import Lockstep, follow
 from mobile_export.benchmark import step_time_ratio
 from mobile_export.models.diffusion_model import DiffusionModel
 from mobile_export.progress import Progress
-from mobile_export.quantize.precision import Precision
 from mobile_export.quantize.quantized_unet import quantized_model
+from mobile_export.quantize.recipe import Recipe
 from mobile_export.quantize.table import QuantizationTable
 from mobile_export.quiet import quiet_third_parties
 
-PRECISIONS = ("w8a8", "w4a8")
 LIMITS = {
     "worst_code_step": 1,
     "flip_rate": 1e-3,  # measured: about 5e-6; a wrong grid or a shifted tap flips most codes
@@ -57,11 +57,11 @@ class ExecuTorchBackend:
     def __init__(self, options: BackendOptions | None = None) -> None:
         self.options = options or BackendOptions()
 
-    def require_supported(self, precision: Precision) -> None:
-        if precision.name not in PRECISIONS:
-            raise UsageError(f"{self.title} has no {precision.name}: choose one of {', '.join(PRECISIONS)}")
+    def require_supported(self, recipe: Recipe) -> None:
+        require_supported(recipe)
 
     def export(self, model: DiffusionModel, table: QuantizationTable, path: Path, progress: Progress) -> ExportedPair:
+        self.require_supported(table.recipe)
         progress.stage(f"lower to ExecuTorch ({table.precision.name}), with a twin for parity")
         inputs = model.example_inputs()
         network = ChannelsLastUNet(model.unet, table.layers).eval()

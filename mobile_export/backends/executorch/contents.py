@@ -16,6 +16,7 @@ from torch import Tensor
 
 from correction.errors import CheckFailed
 from mobile_export.backends.executorch.layers import as_matrix
+from mobile_export.backends.executorch.support import channel_codes
 from mobile_export.quantize.table import LayerQuantization, QuantizationTable
 
 
@@ -63,10 +64,11 @@ def _calls(plan: Any) -> Iterator[str]:
 
 def stored_bytes(layer: LayerQuantization) -> dict[str, bytes]:
     """The three constants of one layer as the delegate stores them: weight codes, scales, bias codes."""
+    weight, bias_codes = channel_codes(layer)
     return {
-        "weight": _packed(as_matrix(layer.weight.codes), layer.weight.bits),
-        "scale": layer.weight.scale.numpy().astype("<f4").tobytes(),
-        "bias": layer.bias_codes.numpy().astype("<i4").tobytes(),
+        "weight": _packed(as_matrix(weight.codes), weight.bits),
+        "scale": weight.scale.numpy().astype("<f4").tobytes(),
+        "bias": bias_codes.numpy().astype("<i4").tobytes(),
     }
 
 

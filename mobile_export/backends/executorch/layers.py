@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mobile_export.backends.executorch.support import channel_codes
 from mobile_export.quantize.fake_quantize import DequantizedWeight, FakeQuantize
 from mobile_export.quantize.observed_layer import ObservedLayer
 from mobile_export.quantize.table import LayerQuantization
@@ -43,7 +44,7 @@ class MatrixProduct(ObservedLayer):
         else:
             self.input = FakeQuantize(quantization.input)
             self.output = FakeQuantize(quantization.output)
-            codes = quantization.weight
+            codes, _ = channel_codes(quantization)
             self.weight = DequantizedWeight(as_matrix(codes.codes), codes.scale, codes.bits)
             bias = quantization.bias
         self.register_buffer("bias", bias)
