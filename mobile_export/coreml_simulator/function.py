@@ -52,7 +52,10 @@ class _Decoder:
 
     def _operations(self, messages: Any) -> Iterator[Operation]:
         for index, message in enumerate(messages):
-            where = f"{self.where}: operation {index} ({message.type} {_label(message)!r})"
+            where = f"{self.where}: operation {index}"
+            if not message.type.isidentifier():
+                raise PackageError(f"{where}: its type must be an identifier, got {message.type!r}")
+            where += f" ({message.type} {_label(message)!r})"
             arguments = sum(len(argument.arguments) for argument in message.inputs.values())
             self._count(arguments + len(message.attributes) + len(message.outputs), where)
             if message.blocks:
@@ -81,8 +84,6 @@ class _Decoder:
                 raise PackageError(f"{where}: has {parameter!r} both as an input and as an attribute")
             inputs[parameter] = (self._inline(f"{name}.{parameter}", message.attributes[parameter], where),)
         outputs = tuple(self._define(value(output, where), where) for output in message.outputs)
-        if not message.type:
-            raise PackageError(f"{where}: has no type")
         return Operation(message.type, name, inputs, outputs)
 
     def _bind(self, name: str, parameter: str, message: Any, where: str) -> tuple[str, ...]:
@@ -129,10 +130,11 @@ def _name(message: Any, where: str) -> str:
     """The attribute `name`, "" where there is none."""
     if "name" not in message.attributes:
         return ""
-    decoded = constant(message.attributes["name"], f"{where}, attribute 'name'", _no_blob).value
-    if not isinstance(decoded, str):
-        raise PackageError(f"{where}: its name must be a string")
-    return decoded
+    place = f"{where}, attribute 'name'"
+    decoded = constant(message.attributes["name"], place, _no_blob)
+    if not isinstance(decoded.value, str):
+        raise PackageError(f"{place}: must be a string, got {decoded.type or 'several'}")
+    return decoded.value
 
 
 def _no_blob(*_: Any) -> Any:

@@ -56,8 +56,8 @@ def _features(kind: str, messages: Any, where: str) -> dict[str, TensorType]:
     features: dict[str, TensorType] = {}
     for message in messages:
         place = f"{where}: {kind} {message.name!r}"
-        if not message.name or message.name in features:
-            raise PackageError(f"{place}: names must be there and differ")
+        if not message.name or not message.name.isprintable() or message.name in features:
+            raise PackageError(f"{place}: names must be printable and differ")
         type = message.type.stateType if kind == "state" else message.type
         expected = "arrayType" if kind == "state" else "multiArrayType"
         if type.WhichOneof("Type") != expected:

@@ -137,9 +137,11 @@ def _interfaces(model: Any, where: str) -> dict[str, Interface]:
     functions = sorted(model.mlProgram.functions)
     if not 1 <= len(functions) <= MAX_FUNCTIONS:
         raise PackageError(f"{where}: must have 1 to {MAX_FUNCTIONS} functions, got {len(functions)}")
+    if not all(name.isprintable() for name in functions):
+        raise PackageError(f"{where}: names of functions must be printable, got {functions}")
     descriptions = {message.name: message for message in model.description.functions} or {"main": model.description}
     if sorted(descriptions) != functions or len(descriptions) != max(len(model.description.functions), 1):
-        raise PackageError(f"{where}: describes the functions {', '.join(descriptions)}, it has {', '.join(functions)}")
+        raise PackageError(f"{where}: describes the functions {sorted(descriptions)}, it has {functions}")
     return {name: read_interface(descriptions[name], f"{where}: function {name!r}") for name in functions}
 
 

@@ -60,11 +60,11 @@ def value(message: Any, where: str) -> Value:
     """A NamedValueType message as a Value.
 
     Raises:
-        PackageError: it has no name or no type. Also what `tensor_type` raises.
+        PackageError: it has no printable name or no type. Also what `tensor_type` raises.
         UnsupportedError: a tuple or a dictionary.
     """
-    if not message.name:
-        raise PackageError(f"{where}: a value has no name")
+    if not message.name or not message.name.isprintable():
+        raise PackageError(f"{where}: a value needs a printable name, got {message.name!r}")
     where = f"{where}, value {message.name!r}"
     kind = message.type.WhichOneof("type")
     if kind == "tensorType":

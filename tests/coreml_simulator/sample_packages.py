@@ -28,9 +28,7 @@ def elements(path: Path) -> Arrays:
         arrays[name] = values
         return values.astype(dtype)
 
-    @mb.program(
-        input_specs=[mb.TensorSpec(shape=(1, 3, 7), dtype=types.fp32)], opset_version=ct.target.iOS18
-    )  # fmt: skip
+    @mb.program(input_specs=[mb.TensorSpec(shape=(1, 3, 7), dtype=types.fp32)], opset_version=ct.target.iOS18)
     def program(x: Any) -> Any:
         for bits in (1, 2, 3, 4, 6, 8):
             name = f"palette{bits}"
@@ -96,7 +94,7 @@ def two_functions(path: Path) -> None:
     for batch, name in ((1, "one"), (2, "two")):
         with Function({"x": mb.placeholder(shape=(batch, 4), dtype=types.fp32)}, opset_version=ct.target.iOS18) as it:
             weight = mb.const(val=np.arange(12, dtype=np.float32).reshape(3, 4), name="weight")
-            weight.op.weight_id = 0
+            weight.op.weight_id = "shared"
             it.set_outputs([mb.linear(x=it.inputs["x"], weight=weight, name="y")])
             program.add_function(name, it)
     program.default_function_name = "two"

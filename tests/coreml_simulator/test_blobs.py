@@ -130,11 +130,10 @@ def test_a_blob_is_decoded_once(tmp_path):
             "uint8",
             (2**33,),
             64,
-            f"the program declares uint8[{2**33}], that is {2**33} elements, "
-            "weight.bin holds 3 of uint8 at offset 64",
+            f"the program declares uint8[{2**33}], that is {2**33} elements, weight.bin holds 3 of uint8 at offset 64",
         ),
     ],
-)  # fmt: skip
+)
 def test_references_must_fit(tmp_path, element, shape, offset, message):
     file = BlobFile(written(tmp_path / "weight.bin", ("uint8", b"\1\2\3", 0)))
     with pytest.raises(PackageError) as caught:
