@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from correction.errors import UsageError
-from mobile_export.backends.coreml.ane import VaeDecoder, ane_form, float_layer
+from mobile_export.backends.coreml.ane import ane_form, float_layer
 from mobile_export.backends.coreml.ane_attention import ChannelAttention
+from mobile_export.models.vae_decoder import VaeDecoder
 
 ATTENTION = {
     "down_block_types": ("AttnDownBlock2D", "DownBlock2D"),
@@ -160,10 +161,11 @@ def test_unet_with_text_equals_diffusers(name):
 def test_vae_decoder_equals_diffusers(name):
     vae = make_vae(**VAES[name])
     latents = torch.randn(2, 4, 6, 8, generator=torch.Generator().manual_seed(7))
-    form = ane_form(vae)
-    assert isinstance(form, VaeDecoder)
     with torch.no_grad():
-        torch.testing.assert_close(form(latents), vae.decode(latents, return_dict=False)[0], atol=1e-5, rtol=0)
+        theirs = vae.decode(latents, return_dict=False)[0]
+        for form in (ane_form(vae), ane_form(VaeDecoder(vae))):
+            assert isinstance(form, VaeDecoder)
+            torch.testing.assert_close(form(latents), theirs, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -312,7 +314,8 @@ def make_refused(change):
 REFUSED = {
     "a transformer": (
         lambda: nn.Transformer(4, 1, 1, 1, 4),
-        "no Neural Engine form of Transformer: it exists for UNet2DModel, UNet2DConditionModel, AutoencoderKL",
+        "no Neural Engine form of Transformer: "
+        "it exists for UNet2DModel, UNet2DConditionModel, AutoencoderKL, VaeDecoder",
     ),
     "blocks that are not known": (
         lambda: UNet2DModel(**(tiny.CONFIG | {"down_block_types": ("DownBlock2D", "SkipDownBlock2D")})),
