@@ -154,9 +154,10 @@ class Simulator:
         """An input in the tensor type that the steps work with, rounded as declared."""
         type = _type(value)
         tensor = torch.from_numpy(np.array(array)) if isinstance(array, np.ndarray) else array
-        shapes = (type.shape, (*tensor.shape[:1], *type.shape))
+        shape = tuple(tensor.shape)
+        fits = shape == type.shape or (shape[1:] == type.shape and shape[:1] > (0,))
         allowed = (torch.float16, torch.float32) if type.element.is_float else (type.element.carrier,)
-        if tensor.dtype not in allowed or tuple(tensor.shape) not in shapes:
+        if tensor.dtype not in allowed or not fits:
             names = " or ".join(str(a).removeprefix("torch.") for a in allowed)
             raise ProgramError(
                 f"input {value.name!r} is {described(tensor.dtype, tensor.shape)}, declared is {type}; allowed is "

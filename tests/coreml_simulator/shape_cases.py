@@ -42,6 +42,12 @@ SLICES = [
         end_mask=[False, False, True, True],
         squeeze_mask=[True, True, False, False],
     ),
+    slices(
+        begin=[1, 2, 0, 0],
+        end=[2, 3, 4, 5],
+        begin_mask=[True, False, False, False],
+        squeeze_mask=[True, False, False, False],
+    ),
     slices(begin=[0, 0, 0, 0], end=[9, 3, 4, 100]),
 ]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from elementwise_cases import values
+from elementwise_cases import HALVES, values
 from one_op import Case
 
 X = values(1, 4, 7, 6)
@@ -303,6 +303,7 @@ POOLS = [
 SCALES = {"scale": values(4, low=0.01, high=0.05), "axis": 1}
 CODES = np.random.default_rng(0).integers(-128, 128, (1, 4, 3, 2)).astype(np.int8)
 QUANTIZED = [
+    Case("quantize", {"input": HALVES, "scale": np.float32(1), "zero_point": np.int8(1), "output_dtype": "int8"}),
     Case("quantize", {"input": X, "scale": np.float32(0.02), "output_dtype": "int8"}),
     Case("quantize", {"input": X, "scale": np.float32(0.0234), "zero_point": np.uint8(128), "output_dtype": "uint8"}),
     Case("quantize", {"input": X, **SCALES, "zero_point": np.array([1, -2, 3, 0], np.int8), "output_dtype": "int8"}),

@@ -14,6 +14,7 @@ from torch import Tensor
 from mobile_export.coreml_simulator.errors import ProgramError
 from mobile_export.coreml_simulator.ops.quantization import along
 from mobile_export.coreml_simulator.ops.registry import Ints, op
+from mobile_export.coreml_simulator.packing import unpack
 
 
 @op("constexpr_cast", element="output_dtype")
@@ -49,7 +50,7 @@ def constexpr_lut_to_dense(
     if shape is not None:
         if lut.dim() != 1 or lut.shape[0] not in (2, 4, 16, 64, 256):
             raise ProgramError(f"a table of shape {list(lut.shape)}; allowed are [2], [4], [16], [64], [256]")
-        return lut[unpack(indices, int(math.log2(lut.shape[0])), math.prod(shape)).long()].reshape(shape)
+        return lut[_unpacked(indices, int(math.log2(lut.shape[0])), shape).long()]
     palettes, vector = lut.shape[-2:]
     if indices.numel() and int(indices.max()) >= palettes:
         raise ProgramError(f"index {int(indices.max())} of a table with {palettes} entries")
@@ -68,7 +69,7 @@ def constexpr_lut_to_dense(
 def constexpr_sparse_to_dense(nonzero_data: Tensor, mask: Tensor, *, shape: Ints | None = None) -> Tensor:
     """The values in the places of the ones of mask, zeros elsewhere. With shape: mask is packed bytes."""
     if shape is not None:
-        mask = unpack(mask, 1, math.prod(shape)).reshape(shape)
+        mask = _unpacked(mask, 1, shape)
     ones = int(torch.count_nonzero(mask))
     if ones != nonzero_data.numel():
         raise ProgramError(f"a mask with {ones} ones for {nonzero_data.numel()} values; the numbers must be equal")
@@ -99,18 +100,9 @@ def constexpr_sparse_blockwise_shift_scale(
     return data_mask, dense[data_mask.bool()]
 
 
-def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
-    """count numbers of `bits` bits out of packed bytes, the lowest bit first: uint8 of shape [count].
-
-    Raises:
-        ProgramError: the bytes are not as many as count numbers need.
-    """
-    needed = -(-bits * count // 8)
-    if packed.numel() != needed:
-        raise ProgramError(f"{packed.numel()} bytes for {count} numbers of {bits} bits; {needed} are needed")
-    stream = (packed.reshape(-1, 1).to(torch.int32) >> torch.arange(8)) & 1
-    numbers = stream.reshape(-1)[: bits * count].reshape(count, bits) << torch.arange(bits)
-    return numbers.sum(1).to(torch.uint8)
+def _unpacked(packed: Tensor, bits: int, shape: Ints) -> Tensor:
+    """Numbers of `bits` bits out of packed bytes: uint8 of that shape."""
+    return torch.from_numpy(unpack(packed.numpy(), bits, math.prod(shape))).reshape(shape)
 
 
 def _blocks(x: Tensor, shape: Sequence[int], name: str) -> Tensor:
