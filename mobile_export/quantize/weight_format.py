@@ -16,8 +16,8 @@ _BITS: Mapping[str, tuple[int, ...]] = {
     "block": (4, 8),
     "palette": WEIGHT_BITS,
 }
-_KNOWN = "channel, block32, palette16 or palette (the numbers may be 1 to 1024)"
-_MAX_SIZE = 1024
+_KNOWN = "channel, block32, palette16 or palette (the numbers may be 1 to 65536)"
+_MAX_SIZE = 65536
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class WeightFormat:
 
     def __post_init__(self) -> None:
         sized = {"channel": (False,), "block": (True,), "palette": (True, False)}
-        if (self.size is not None) not in sized.get(self.kind, ()) or not 1 <= (self.size or 1) <= _MAX_SIZE:
+        size = 1 if self.size is None else self.size
+        if (self.size is not None) not in sized.get(self.kind, ()) or not 1 <= size <= _MAX_SIZE:
             raise UsageError(f"unknown weight format {self.name!r}: choose {_KNOWN}")
 
     @property
@@ -49,7 +50,7 @@ class WeightFormat:
 
     @classmethod
     def parse(cls, name: str) -> WeightFormat:
-        match = re.fullmatch(r"(channel|block|palette)([1-9]\d{0,3})?", name)
+        match = re.fullmatch(r"(channel|block|palette)([1-9]\d{0,4})?", name)
         if match is None:
             raise UsageError(f"unknown weight format {name!r}: choose {_KNOWN}")
         return cls(match[1], None if match[2] is None else int(match[2]))

@@ -1,0 +1,75 @@
+"""Rounding with a view to the inputs: the same levels, nearer outputs, in every format."""
+
+import pytest
+import torch
+
+from mobile_export.quantize.observation import InputCorrelation
+from mobile_export.quantize.palette import quantize_palette
+from mobile_export.quantize.rounding import round_to_inputs
+from mobile_export.quantize.table import quantize_weight
+from mobile_export.quantize.weight_format import WeightFormat
+from mobile_export.quantize.weights import quantize_linear
+
+FORMATS = [("channel", b) for b in (2, 3, 4)] + [("block2", 4)]
+FORMATS += [(name, bits) for name in ("palette2", "palette") for bits in (1, 2, 3, 4)]
+
+
+def output_error(weight, found, rows):
+    """|W x - W_q x|^2 over the rows of inputs."""
+    difference = (found.dequantize() - weight).flatten(1).double()
+    return float((rows.double() @ difference.T).square().sum())
+
+
+def inputs_that_mostly_say_the_same(columns, generator):
+    rows = torch.randn(4 * columns, 2, generator=generator) @ torch.randn(2, columns, generator=generator)
+    return rows + 0.1 * torch.randn(rows.shape, generator=generator)
+
+
+@pytest.mark.parametrize("shape", [(8, 40), (6, 4, 3, 3), (4, 100)], ids=["linear", "convolution", "two blocks"])
+@pytest.mark.parametrize(("name", "bits"), FORMATS)
+def test_levels_are_kept_and_outputs_come_nearer(shape, name, bits):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(shape, generator=generator)
+    rows = inputs_that_mostly_say_the_same(weight[0].numel(), generator)
+    total = (rows.T @ rows).double()
+    format = WeightFormat.parse(name)
+    start = quantize_weight(weight, bits, format, InputCorrelation(None, total.diagonal()))
+    found = quantize_weight(weight, bits, format, InputCorrelation(total, total.diagonal()))
+    assert found.bits == bits and found.format == start.format == format
+    kept = {key: tensor for key, tensor in start.tensors.items() if key not in ("codes", "indices")}
+    assert kept and all(torch.equal(found.tensors[key], tensor) for key, tensor in kept.items())
+    assert output_error(weight, found, rows) < 0.6 * output_error(weight, start, rows)
+
+
+def some_start(kind):
+    weight = torch.randn(4, 70, generator=torch.Generator().manual_seed(0))
+    return weight, (quantize_linear(weight, 4) if kind == "linear" else quantize_palette(weight, 2, 2))
+
+
+@pytest.mark.parametrize("kind", ["linear", "palette"])
+def test_inputs_that_have_nothing_in_common_or_are_always_zero_leave_plain_rounding(kind):
+    weight, start = some_start(kind)
+    for correlation in (torch.diag(torch.linspace(1, 2, 70).double()), torch.zeros(70, 70).double()):
+        assert torch.equal(round_to_inputs(weight, start, correlation).dequantize(), start.dequantize())
+
+
+def test_two_inputs_that_are_one_share_their_rounding_error():
+    """The columns act as their sum: 0.4 + 0.4 of a step is nearer to 1 than to the 0 of plain rounding."""
+    weight = torch.tensor([[0.4, 0.4, 7.0]])
+    start = quantize_linear(torch.tensor([[1.0, 1.0, 7.0]]), 4)
+    assert float(start.scale) == 1
+    correlation = torch.tensor([[1.0, 0.999, 0], [0.999, 1.0, 0], [0, 0, 1.0]]).double()
+    assert sorted(round_to_inputs(weight, start, correlation).codes[0, :2].tolist()) == [0, 1]
+
+
+@pytest.mark.parametrize(("name", "bits"), [("channel", 6), ("block2", 8), ("palette2", 6), ("palette", 8)])
+def test_above_4_bits_weights_are_rounded_plainly(name, bits):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(4, 6, generator=generator)
+    rows = inputs_that_mostly_say_the_same(6, generator)
+    total = (rows.T @ rows).double()
+    with_total, without = (
+        quantize_weight(weight, bits, WeightFormat.parse(name), InputCorrelation(t, total.diagonal()))
+        for t in (total, None)
+    )
+    assert torch.equal(with_total.dequantize(), without.dequantize())
