@@ -132,8 +132,6 @@ class BlobFile:
         element = ELEMENTS[BLOB_ELEMENTS[code]]
         if padding >= 8 or (size * 8 - padding) % element.bits or padding > size * 8:
             raise PackageError(f"{where}: {size} bytes less {padding} bits hold no whole number of {element.name}")
-        if padding and element.bits >= 8:
-            raise PackageError(f"{where}: {element.name} fills whole bytes, yet {padding} bits are padding")
         return Blob(offset, element, (size * 8 - padding) // element.bits, size)
 
 

@@ -10,7 +10,7 @@ from mobile_export.coreml_simulator.program import Constant, Operation, Program,
 from mobile_export.coreml_simulator.values import ReadBlob, constant, value
 
 MAX_OPERATIONS = 100_000
-MAX_NAMES = 1_000_000  # inputs, attributes and outputs of all operations together
+MAX_NAMES = 500_000  # inputs, attributes and outputs of all operations together
 
 
 def decode_function(name: str, function: Any, read_blob: ReadBlob, where: str) -> Program:
