@@ -1,9 +1,10 @@
-"""What the two choices of the base quantizer bring, without any correction, in eager PyTorch.
+"""What the choices of the base quantizer bring, without any correction, in eager PyTorch.
 
     python benchmarks/base_quantizer.py emoji32
 
 Compares, at w8a8 and w4a8, the image convolutions in 8 bit or float32, and 4-bit weights rounded to nearest or
-with a view to their inputs. Per row: signal-to-noise ratio of the noise estimate at the reference's own samples
+with a view to their inputs; then the weight formats of the weight-only precisions. Per row: bits per weight with
+scales and palettes, signal-to-noise ratio of the noise estimate at the reference's own samples
 (dB, mean over steps), and image PSNR of free-running sampling, on held-out noise. Prints a Markdown table.
 """
 
@@ -22,11 +23,20 @@ from mobile_export.models.diffusion_model import TorchDenoiser, load_model
 from mobile_export.quantize.observation import InputCorrelation, observe_layers
 from mobile_export.quantize.precision import Precision
 from mobile_export.quantize.quantized_unet import quantized_model
-from mobile_export.quantize.table import KEPT_IN_FLOAT, quantize_layers
+from mobile_export.quantize.recipe import KEPT_IN_FLOAT, Recipe
+from mobile_export.quantize.table import quantize_layers
 from mobile_export.quiet import quiet_third_parties
 from mobile_export.simulate import make_batch, run
 
 SEEDS = 8
+WEIGHT_ONLY = {
+    "w8a16": ("channel", "block32"),
+    "w6a16": ("palette16", "palette"),
+    "w4a16": ("channel", "block32", "palette16", "palette"),
+    "w3a16": ("palette16", "palette"),
+    "w2a16": ("palette16", "palette"),
+    "w1a16": ("palette16", "palette"),
+}
 
 
 def main() -> None:
@@ -48,19 +58,24 @@ def main() -> None:
     seen: list[tuple[np.ndarray, np.ndarray]] = []
     exact = np.clip(run(plan, reference, batch, on_step=lambda i, x, m, y: seen.append((x, m))), -1, 1)
 
-    def row(name: str, precision: Precision, observed: Any, keep_float: tuple[str, ...]) -> None:
-        twin = TorchDenoiser(quantized_model(model.unet, quantize_layers(model.unet, observed, precision, keep_float)))
+    def row(name: str, recipe: Recipe, observed: Any = observations) -> None:
+        table = quantize_layers(model.unet, observed, recipe)
+        twin = TorchDenoiser(quantized_model(model.unet, table))
         steps = range(0, plan.steps, 7)
         estimates = [twin(seen[i][0], float(plan.timestep[i]), **batch.conditioning) for i in steps]
         ratio = np.mean([snr(seen[i][1], estimate) for i, estimate in zip(steps, estimates, strict=True)])
         image = psnr(np.clip(run(plan, twin, batch), -1, 1), exact).mean()
-        print(f"| {name} | {ratio:.1f} | {image:.1f} |", flush=True)
+        print(f"| {name} | {table.stored_bits(model.unet):.2f} | {ratio:.1f} | {image:.1f} |", flush=True)
 
-    print("| form | noise estimate SNR (dB) | image PSNR (dB) |\n|---|---|---|")
-    row("w8a8, all layers 8 bit", Precision(8, 8), observations, ())
-    row("w8a8, image convolutions float32", Precision(8, 8), observations, KEPT_IN_FLOAT)
-    row("w4a8, rounded to nearest", Precision(4, 8), nearest, KEPT_IN_FLOAT)
-    row("w4a8, rounded with a view to the inputs", Precision(4, 8), observations, KEPT_IN_FLOAT)
+    print("| form | bits per weight | noise estimate SNR (dB) | image PSNR (dB) |\n|---|---|---|---|")
+    everywhere = {"precision": "w8a8", "layers": dict.fromkeys(KEPT_IN_FLOAT, "w8")}
+    row("w8a8, all layers 8 bit", Recipe.from_dict(everywhere))
+    row("w8a8, image convolutions float32", Recipe.of("w8a8"))
+    row("w4a8, rounded to nearest", Recipe.of("w4a8"), nearest)
+    row("w4a8, rounded with a view to the inputs", Recipe.of("w4a8"))
+    for precision, formats in WEIGHT_ONLY.items():
+        for form in formats:
+            row(f"{precision}, {form}", Recipe.of(precision, form))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import tiny
@@ -48,6 +49,14 @@ def test_defaults_and_exceptions_layer_by_layer():
         "down_blocks.0.resnets.0.conv1": "w4 palette16",
         "mid_block.resnets.0.time_emb_proj": "w8 channel",
     }
+
+
+def test_the_example_of_the_page_is_a_recipe_and_becomes_what_the_page_says():
+    page = (Path(__file__).parents[2] / "docs/recipes.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    recipe = Recipe.from_dict(json.loads(example))
+    assert recipe.layer("conv_in").name == "w8 channel" and recipe.layer("conv_out") == FLOAT
+    assert all(f"`{name}`" in page for name in (*PRECISIONS, "channel", "block32", "palette16", "palette"))
 
 
 @pytest.mark.parametrize("name", PRECISIONS)
