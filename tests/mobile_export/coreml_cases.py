@@ -11,8 +11,10 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
+from mobile_export.backends.backend import BackendOptions
+from mobile_export.backends.coreml.backend import converted_form
 from mobile_export.backends.coreml.conversion import convert
-from mobile_export.backends.coreml.network import Convertible, Interface, ane_network, plain_network
+from mobile_export.backends.coreml.network import Convertible, Interface
 from mobile_export.backends.coreml.package import save_package
 from mobile_export.backends.coreml.parity import Case
 from mobile_export.models.vae_decoder import VaeDecoder
@@ -22,7 +24,6 @@ from mobile_export.quantize.recipe import Recipe
 from mobile_export.quantize.table import QuantizationTable, quantize_layers
 
 METADATA = {"author": "a", "license": "l", "version": "v", "description": "d", "com.github.test.key": "value"}
-FORMS = {"all": plain_network, "ane": ane_network}
 
 
 def _seeded(make: Callable[[], nn.Module], seed: int = 3) -> nn.Module:
@@ -52,7 +53,7 @@ def _text_case(k: int) -> Case:
 
 
 def _latent_case(k: int) -> Case:
-    return Case({"latents": 2 * _normal(k, 1, 4, 8, 8)})
+    return Case({"latents": _normal(k, 1, 4, 8, 8)})
 
 
 def _text_unet() -> nn.Module:
@@ -113,10 +114,7 @@ def make_package(folder: Path, network: str, recipe: Recipe, ios: str = "ios18",
 
     table = quantize_layers(module, observe_layers(module, observe), recipe)
     path = folder / "unet.mlpackage"
+    form = converted_form(module, table.layers, BackendOptions(ios=ios, compute=compute))
     interface = Interface(cases[0].inputs, "image" if network == "vae" else "noise_pred")
-    save_package(convert(_form(module, table, compute), interface, table.layers, ios), path, METADATA)
+    save_package(convert(form, interface, table.layers, ios), path, METADATA)
     return Packaged(path, module, table, cases, ios)
-
-
-def _form(module: nn.Module, table: QuantizationTable, compute: str) -> nn.Module:
-    return FORMS[compute](module, table.layers)

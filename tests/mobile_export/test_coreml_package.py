@@ -151,16 +151,17 @@ def test_no_float_weight_is_left_where_a_layer_is_quantized(packages):
     program = read_package(package.path).program()
     types = Counter(op.type for op in program.operations)
     assert types["constexpr_blockwise_shift_scale"] == len(package.table.layers)
-    floats = sum(
-        c.value.numel()
-        for c in program.constants.values()
-        if isinstance(c.value, torch.Tensor)
-        and c.value.dim() > 1
-        and c.value.is_floating_point()
-        and c.value.shape[1] > 1
-    )
+    stored = Counter()
+    for constant in program.constants.values():
+        if constant.type is not None and len(constant.type.shape) > 1:
+            stored[constant.type.element.name] += constant.value.numel()
+    codes = sum(layer.weight.codes.numel() for layer in package.table.layers.values())
+    assert stored["int4"] + stored["int8"] == codes
     kept = sum(package.network.get_submodule(name).weight.numel() for name in ("conv_in", "conv_out"))
-    assert floats <= kept + package.network.class_embedding.weight.numel() + 64
+    scales = sum(layer.weight.scale.numel() for layer in package.table.layers.values())
+    norms = sum(p.numel() for n, p in package.network.named_parameters() if "norm" in n)
+    assert stored["float16"] == kept + package.network.class_embedding.weight.numel() + scales + norms
+    assert stored["float32"] == package.network.time_proj.num_channels // 2
 
 
 # What must be noticed ------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
 from correction.errors import UsageError
+from mobile_export.backends.coreml.attention_scale import half_factors
 
 
 class ChannelAttention:
@@ -44,8 +45,9 @@ class ChannelAttention:
         if attention.group_norm is not None:
             x = attention.group_norm(x)
         context = x if encoder_hidden_states is None else encoder_hidden_states
-        query = attention.to_q(x) * attention.scale
-        key = attention.to_k(context).transpose(1, 3)  # (B, K, 1, C): one transpose for all heads
+        a, b = half_factors(attention.scale)
+        query = attention.to_q(x) * a
+        key = (attention.to_k(context) * b).transpose(1, 3)  # (B, K, 1, C): one transpose for all heads
         value = attention.to_v(context)
         chunked = self.query_chunk is not None and self.query_chunk < height * width
         queries = query.split(self.query_chunk, dim=3) if chunked else [query]

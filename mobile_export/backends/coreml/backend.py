@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from correction.errors import UsageError
 from mobile_export.backends.backend import BackendOptions, Description, Parity, Probe
@@ -18,7 +20,7 @@ from mobile_export.coreml_simulator.package import read_package
 from mobile_export.models.diffusion_model import DiffusionModel
 from mobile_export.progress import Progress
 from mobile_export.quantize.quantized_unet import quantized_model
-from mobile_export.quantize.table import QuantizationTable
+from mobile_export.quantize.table import LayerQuantization, QuantizationTable
 
 LABELS = "class_labels"
 PLACEMENT = "Which unit runs an operation, memory and speed are decided by Core ML on the device."
@@ -41,8 +43,7 @@ class CoreMLBackend:
 
     def export(self, model: DiffusionModel, table: QuantizationTable, path: Path, progress: Progress) -> None:
         progress.stage(f"convert to Core ML ({table.precision.name}, {self.options.ios}, {self.options.compute})")
-        form = ane_network if self.options.compute == "ane" else plain_network
-        network = form(model.unet, table.layers)
+        network = converted_form(model.unet, table.layers, self.options)
         package = convert(network, interface_of(model), table.layers, self.options.ios)
         progress.advance(1, 2)
         save_package(package, path, package_metadata(model, table, self.options))
@@ -77,6 +78,13 @@ class CoreMLBackend:
     def step_time(self, path: Path, model: DiffusionModel) -> None:
         """Nothing: a simulator's time is never a phone's."""
         return None
+
+
+def converted_form(network: nn.Module, layers: Mapping[str, LayerQuantization], options: BackendOptions) -> nn.Module:
+    """The network in the layout and with the operations that the options ask for, its layers PlainLayers."""
+    if options.compute == "ane":
+        return ane_network(network, layers)
+    return plain_network(network, layers, options.ios)
 
 
 def interface_of(model: DiffusionModel) -> Interface:

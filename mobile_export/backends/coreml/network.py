@@ -14,11 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from diffusers.models.attention_processor import Attention
 from diffusers.models.embeddings import Timesteps
 from torch import Tensor, nn
 from torch.nn import functional
 
 from correction.errors import CheckFailed
+from mobile_export.backends.coreml.explicit_attention import ExplicitAttention
 from mobile_export.backends.coreml.time_embedding import TimeWaves
 from mobile_export.quantize.activations import ACTIVATION_MAX, ACTIVATION_MIN
 from mobile_export.quantize.fake_quantize import FakeQuantize
@@ -107,12 +109,18 @@ class Convertible(nn.Module):
         return names
 
 
-def plain_network(network: nn.Module, layers: Mapping[str, LayerQuantization]) -> nn.Module:
-    """A copy of a diffusers network with a PlainLayer for each entry of `layers`, all other layers as they are."""
+def plain_network(network: nn.Module, layers: Mapping[str, LayerQuantization], ios: str = "ios18") -> nn.Module:
+    """A copy of a diffusers network with a PlainLayer for each entry of `layers`, all other layers as they are.
+
+    On iOS 17, which has no operation for attention, it is written out. Raises UsageError where that is not possible.
+    """
     twin = copy.deepcopy(network)
     for name, quantization in layers.items():
         parent, _, child = name.rpartition(".")
         setattr(twin.get_submodule(parent), child, PlainLayer(name, twin.get_submodule(name), quantization))
+    for module in twin.modules():
+        if isinstance(module, Attention) and ios == "ios17":
+            module.set_processor(ExplicitAttention())
     exact_time(twin)
     return twin.eval()
 

@@ -1,0 +1,111 @@
+"""Every precision that a Core ML package can have, checked and measured on one model.
+
+    python benchmarks/coreml_precisions.py emoji32 [--only w4a8 "w4a16 block32"] [--ios ios17] [--compute ane]
+
+Per row: bytes of the package; bits per weight it stores (weight file over the model's weights); codes that are the
+table's; the largest absolute difference from the quantized PyTorch model in float32 arithmetic, the relative error
+in float16 arithmetic as declared (worst of all timesteps of the plan; with 8-bit activations both in lock-step);
+codes flipped in float32 arithmetic; the simulator's time per sample over eager PyTorch's of the quantized model,
+at batch 1 and 16, alternating. Prints a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from correction.schedulers import make_plan
+from mobile_export.backends.backend import BackendOptions, Probe
+from mobile_export.backends.coreml.backend import CoreMLBackend
+from mobile_export.backends.coreml.stored_codes import compare_codes
+from mobile_export.coreml_simulator.package import read_package
+from mobile_export.models.diffusion_model import DiffusionModel, TorchDenoiser, load_model
+from mobile_export.progress import Progress
+from mobile_export.quantize.observation import observe_layers
+from mobile_export.quantize.quantized_unet import quantized_model
+from mobile_export.quantize.recipe import Recipe
+from mobile_export.quantize.table import matrix_layers, quantize_layers
+from mobile_export.quiet import quiet_third_parties
+from mobile_export.simulate import make_batch, run
+
+ROWS = (
+    *("w8a8", "w4a8", "w4a8 palette16", "w8a16", "w6a16", "w4a16", "w4a16 block16", "w4a16 palette16"),
+    *("w3a16", "w2a16", "w1a16"),
+)
+IOS17_ROWS = ("w8a8", "w4a8", "w8a16", "w6a16 palette", "w4a16", "w2a16 palette", "w1a16 palette")
+STEPS, TRAJECTORIES, ROUNDS, BATCH = 50, 8, 5, 16
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--only", nargs="+", metavar="ROW")
+    parser.add_argument("--ios", default="ios18")
+    parser.add_argument("--compute", default="all")
+    args = parser.parse_args()
+    rows = args.only or (ROWS if args.ios == "ios18" else IOS17_ROWS)
+    model = load_model(args.model)
+    plan = make_plan("ddim", model.scheduler_config, STEPS)
+    labels = [k % len(model.classes) for k in range(TRAJECTORIES)] if model.conditional else None
+    batch = make_batch(0, "calibration", range(TRAJECTORIES), model.sample_shape, labels)
+    probes: list[Probe] = []
+
+    def record(i: int, x: np.ndarray, _m: np.ndarray, _y: np.ndarray) -> None:
+        k = i % TRAJECTORIES
+        label = None if labels is None else labels[k]
+        probes.append(Probe((plan.input_scale[i] * x[k : k + 1]).astype(np.float32), float(plan.timestep[i]), label))
+
+    reference = TorchDenoiser(model.unet)
+    observations = observe_layers(model.unet, lambda: run(plan, reference, batch, on_step=record))
+    backend = CoreMLBackend(BackendOptions(ios=args.ios, compute=args.compute))
+    weights = sum(layer.weight.numel() for _, layer in matrix_layers(model.unet))
+    print(
+        "| precision | bytes | bits per weight | codes equal | max abs, float32 | relative, declared | flips | ", end=""
+    )
+    print("worst step | time, batch 1 | time, batch 16 |\n|---|---|---|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for row in rows:
+            table = quantize_layers(model.unet, observations, Recipe.of(*row.split()))
+            path = Path(folder) / f"{row.replace(' ', '-')}.mlpackage"
+            backend.export(model, table, path, Progress())
+            parity = backend.check_parity(model, table, path, None, probes)
+            package = read_package(path)
+            codes = compare_codes(package.program(), table.layers, args.ios)
+            stored = sum(size for name, size in package.sizes.items() if name.endswith(".bin"))
+            one, many = (time_ratio(backend, path, model, table, count) for count in (1, BATCH))
+            print(
+                f"| {table.precision.name} {table.recipe.format.name} | {sum(package.sizes.values()):,} "
+                f"| {8 * stored / weights:.2f} | {codes.equal:,}/{codes.total:,} | {parity.output_max_abs:.1e} "
+                f"| {parity.declared_error:.1e} | {parity.flip_rate:.1e} | {parity.worst_code_step} "
+                f"| {one:.2f} | {many:.2f} |",
+                flush=True,
+            )
+
+
+def time_ratio(backend: CoreMLBackend, path: Path, model: DiffusionModel, table: object, count: int) -> float:
+    """Best time of the simulator over the best of eager PyTorch's quantized model, alternating, `count` samples."""
+    simulated, eager = backend.load(path), TorchDenoiser(quantized_model(model.unet, table))
+    labels = [0] * count if model.conditional else None
+    batch = make_batch(1, "simulation", range(count), model.sample_shape, labels)
+
+    def timed(denoiser: Callable) -> float:
+        started = time.perf_counter()
+        denoiser(batch.noise, 500.0, **batch.conditioning)
+        return time.perf_counter() - started
+
+    best = [float("inf")] * 2
+    for _ in range(ROUNDS):
+        best = [min(old, timed(denoiser)) for old, denoiser in zip(best, (simulated, eager), strict=True)]
+    return best[0] / best[1]
+
+
+if __name__ == "__main__":
+    quiet_third_parties()
+    torch.set_num_threads(1)
+    main()
