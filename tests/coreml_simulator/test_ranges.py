@@ -58,6 +58,16 @@ def test_overflow_begins_where_float16_becomes_infinite(x: float, overflows: int
     assert int(np.isinf(infinite.numpy()).sum()) == overflows
 
 
+@pytest.mark.parametrize(("step", "overflows"), [(15.0, 0), (16.0, 1)])
+def test_what_rounds_down_to_the_largest_float16_does_not_overflow(step: float, overflows: int) -> None:
+    total = program(
+        {"x": "float16[1]"}, [("y: float16[1]", "add", {"x": "x", "y": constant([step], "float16")})], ["y"]
+    )
+    recorder = RangeRecorder(total)
+    Simulator(total, mode="float32")({"x": np.array([65504], np.float16)}, hook=recorder)
+    assert recorder.report().values[0].overflowed == overflows
+
+
 def test_sums_are_looked_at_alone() -> None:
     values = {v.name: v for v in recorded([200, 200, 200, 200]).values}
     assert values["square"].overflowed == values["mean"].overflowed == 0

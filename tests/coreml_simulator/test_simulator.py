@@ -330,6 +330,18 @@ def test_replace_goes_on_with_another_value(lead: tuple[int, ...]) -> None:
     assert torch.equal(got["y"], torch.zeros(*lead, 1, 6, 16))
 
 
+def test_a_replacement_may_leave_the_batch_or_join_it() -> None:
+    simulator = Simulator(NETWORK)
+    x, t = {"shared": halves((1, 3, 4, 4)), "many": halves((3, 1, 3, 4, 4))}, halves((1, 5))
+    same = torch.full((1, 6, 16), 16, dtype=torch.int8)
+    got = simulator({"x": x["many"], "t": t}, watch=["back"], replace={"codes": lambda codes: same})
+    assert torch.equal(got["back"], torch.ones(3, 1, 6, 16))
+    inputs = {"x": x["shared"], "t": halves((3, 1, 5))}
+    own = torch.arange(3.0).reshape(3, 1, 1, 1, 1).expand(3, 1, 6, 4, 4)
+    got = simulator(inputs, watch=["sum"], replace={"c": lambda c: own, "e4": lambda e: torch.zeros(1, 6, 1, 1)})
+    assert torch.equal(got["sum"], own)
+
+
 def test_a_replacement_is_rounded_and_checked() -> None:
     simulator, inputs = Simulator(NETWORK), {"x": halves((1, 3, 4, 4)), "t": halves((1, 5))}
     got = simulator(inputs, watch=["sum"], replace={"sum": lambda s: torch.full_like(s, 0.1)})
