@@ -16,7 +16,7 @@ from mobile_export.backends.coreml.explicit_attention import ExplicitAttention
 def test_the_product_is_right_to_float32_noise(depth):
     a, b = half_factors(depth**-0.5)
     assert a == np.float16(a) and b == np.float16(b)
-    assert abs(a * b * depth**0.5 - 1) < 2e-6
+    assert abs(a * b * depth**0.5 - 1) < 5e-6
     assert 0.2 < a / b < 5
 
 
@@ -37,7 +37,7 @@ def test_written_out_it_is_the_same_attention(heads, options):
         expected = attention(x)
         attention.set_processor(ExplicitAttention())
         got = attention(x)
-    assert got.shape == expected.shape and (got - expected).abs().max() < 2e-6
+    assert got.shape == expected.shape and (got - expected).abs().max() < 5e-6
 
 
 def test_it_attends_to_other_states_and_refuses_masks():
@@ -48,6 +48,6 @@ def test_it_attends_to_other_states_and_refuses_masks():
     with torch.no_grad():
         expected = attention(x, context)
         attention.set_processor(ExplicitAttention())
-        assert (attention(x, context) - expected).abs().max() < 2e-6
+        assert (attention(x, context) - expected).abs().max() < 5e-6
     with pytest.raises(UsageError, match="masks are not supported"):
         attention(x, context, attention_mask=torch.zeros(2, 1, 3))
