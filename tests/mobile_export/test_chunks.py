@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from correction.errors import UsageError
 from mobile_export.backends.coreml.chunks import ChunkedProgram, ChunkInterface, chunk_interfaces, split_package
-from mobile_export.backends.coreml.cuts import Step, find_cuts
+from mobile_export.backends.coreml.cuts import Step, find_cuts, steps_of
 from mobile_export.coreml_simulator.blobs import ALIGNMENT, BlobFile
 from mobile_export.coreml_simulator.package import read_package
 from mobile_export.coreml_simulator.simulator import Simulator
@@ -134,6 +134,33 @@ def test_the_same_package_gives_the_same_bytes(whole):
     assert files(first.parent) == files(second.parent)
 
 
+def test_chunks_have_identifiers_of_their_own_and_no_stray_files(made, whole):
+    path = whole()
+    (path / "stray.json").write_text("{}")
+    chunks = split_package(path, (path / WEIGHTS).stat().st_size // 2)
+    packages = [made("4 bits, 8-bit activations").path, *chunks]
+    assert len({files(package)["Manifest.json"] for package in packages}) == len(packages)
+    assert all(files(package).keys() == {"Manifest.json", MODEL, WEIGHTS} for package in packages)
+
+
+def test_what_the_whole_says_of_its_inputs_and_outputs_stays(whole):
+    from coremltools.proto.Model_pb2 import Model
+
+    def describe(model):
+        for feature in (*model.description.input, *model.description.output):
+            feature.shortDescription = f"about {feature.name}"
+
+    path = whole()
+    changed_model(path, describe)
+    said = {}
+    for chunk in split_package(path, (path / WEIGHTS).stat().st_size // 2):
+        description = Model.FromString((chunk / MODEL).read_bytes()).description
+        features = [feature for feature in (*description.input, *description.output) if feature.shortDescription]
+        said.update((feature.name, feature.shortDescription) for feature in features)
+    names = ("sample", "timestep", "class_labels", "noise_pred")
+    assert said == {name: f"about {name}" for name in names}
+
+
 def test_a_small_package_stays_as_it_is(whole):
     path = whole()
     before = files(path)
@@ -229,6 +256,35 @@ def value(name, type, shape):
     for size in shape:
         message.type.tensorType.dimensions.add().constant.size = size
     return message
+
+
+def test_a_step_has_all_constants_behind_it():
+    from coremltools.proto.MIL_pb2 import Block
+
+    block = Block()
+
+    def add(type, output, blob=None, **inputs):
+        operation = block.operations.add(type=type)
+        operation.outputs.append(value(output, FLOAT16, [2]))
+        if blob is not None:
+            operation.attributes["val"].blobFileValue.offset = blob
+        for parameter, name in inputs.items():
+            operation.inputs[parameter].arguments.add(name=name)
+
+    add("const", "codes", blob=64)
+    add("const", "unused", blob=128)
+    add("const", "levels", blob=192)
+    add("constexpr_blockwise_shift_scale", "table", data="levels")
+    add("constexpr_lut_to_dense", "weight", indices="codes", lut="table")
+    add("conv", "y", x="sample", weight="weight")
+    add("add", "z", x="y", y="codes")
+    first, second = steps_of(block)
+    assert (first.operations, first.inputs, first.blobs) == ((0, 2, 3, 4, 5), ("sample",), {64, 192})
+    assert (second.operations, second.inputs, second.blobs) == ((0, 6), ("y",), {64})
+    assert (first.name, list(first.outputs), second.name, list(second.outputs)) == ("y", ["y"], "z", ["z"])
+    block.operations[5].blocks.add()
+    with pytest.raises(UsageError, match=r"^a program with conv operations cannot be divided into chunks$"):
+        steps_of(block)
 
 
 FLOAT16, FLOAT32, INT8 = 10, 11, 21
