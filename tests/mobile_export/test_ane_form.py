@@ -1,12 +1,20 @@
-"""The Neural Engine form computes what the diffusers network computes, and holds only what that engine takes."""
+"""The Neural Engine form computes what the diffusers network computes, and refuses by name what it cannot."""
 
-import collections
-
-import coremltools
 import pytest
 import tiny
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel
+from ane_cases import (
+    ATTENTION,
+    LATENT_UNETS,
+    PIXEL_UNETS,
+    VAES,
+    latent_inputs,
+    make_latent_unet,
+    make_vae,
+    perturbed,
+    pixel_inputs,
+)
+from diffusers import UNet2DModel
 from diffusers.models.attention import BasicTransformerBlock, FeedForward
 from diffusers.models.attention_processor import Attention, SlicedAttnProcessor
 from hypothesis import given, settings
@@ -17,123 +25,6 @@ from correction.errors import UsageError
 from mobile_export.backends.coreml.ane import ane_form, float_layer
 from mobile_export.backends.coreml.ane_attention import ChannelAttention
 from mobile_export.models.vae_decoder import VaeDecoder
-
-ATTENTION = {
-    "down_block_types": ("AttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "AttnUpBlock2D"),
-    "add_attention": True,
-}
-PIXEL_UNETS = {
-    "the model of the other tests": {},
-    "unconditional": tiny.UNCONDITIONAL,
-    "attention everywhere": ATTENTION,
-    "many heads": ATTENTION | {"attention_head_dim": 2},
-    "two layers in a block": {"layers_per_block": 2},
-    "downsample padding 0": {"downsample_padding": 0},
-    "scale and shift by time": {"resnet_time_scale_shift": "scale_shift"},
-    "output scale": ATTENTION | {"mid_block_scale_factor": 2.0},
-    "group norm of its own for attention": ATTENTION | {"attn_norm_num_groups": 2},
-    "timesteps as classes": {"num_class_embeds": None, "class_embed_type": "timestep"},
-    "not square": ATTENTION | {"sample_size": (8, 12)},
-}
-CONDITION = {
-    "sample_size": 8,
-    "layers_per_block": 1,
-    "block_out_channels": (8, 16),
-    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-    "norm_num_groups": 4,
-    "cross_attention_dim": 6,
-    "attention_head_dim": 2,
-}
-LATENT_UNETS = {
-    "convolutions around the transformer": {},
-    "linear layers around the transformer": {"use_linear_projection": True},
-    "heads by block, two layers": {"attention_head_dim": (1, 4), "layers_per_block": 2},
-    "cross-attention alone": {"only_cross_attention": True},
-    "no middle block": {"mid_block_type": None},
-    "middle block without text": {"mid_block_type": "UNetMidBlock2D"},
-    "projected text": {"encoder_hid_dim": 5, "encoder_hid_dim_type": "text_proj"},
-    "guidance as a condition": {"time_cond_proj_dim": 5},
-    "classes beside the time": {"num_class_embeds": 4, "class_embeddings_concat": True},
-    "projected classes": {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 5},
-    "activated time": {"time_embedding_act_fn": "silu"},
-    "transformers of several layers, added embeddings": {
-        "use_linear_projection": True,
-        "transformer_layers_per_block": (1, 2),
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 4,
-        "projection_class_embeddings_input_dim": 5 + 6 * 4,
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-    },
-}
-VAES = {
-    "as usual": {},
-    "no post_quant_conv": {"use_post_quant_conv": False},
-    "no attention": {"mid_block_add_attention": False},
-    "three levels": {
-        "block_out_channels": (4, 8, 16),
-        "down_block_types": ("DownEncoderBlock2D",) * 3,
-        "up_block_types": ("UpDecoderBlock2D",) * 3,
-    },
-}
-
-
-def perturbed(make, seed=0, **config):
-    """A network whose norms have gains and biases of their own."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = make(**config)
-        for name, parameter in model.named_parameters():
-            if "norm" in name:
-                parameter.data += 0.3 * torch.randn_like(parameter)
-    return model.eval().requires_grad_(False)
-
-
-def make_latent_unet(**changes):
-    return perturbed(UNet2DConditionModel, **(CONDITION | changes))
-
-
-def make_vae(**changes):
-    config = {"block_out_channels": (8, 16), "norm_num_groups": 4, "layers_per_block": 1, "sample_size": 16}
-    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
-    return perturbed(AutoencoderKL, **(config | blocks | changes))
-
-
-def pixel_inputs(unet, batch, timestep, generator):
-    size = unet.config.sample_size
-    size = size if isinstance(size, tuple) else (size, size)
-    inputs = {
-        "sample": torch.randn(batch, 3, *size, generator=generator),
-        "timestep": torch.tensor([timestep]),
-    }
-    if unet.config.num_class_embeds is not None:
-        inputs["class_labels"] = torch.arange(batch) + 1
-    if unet.config.class_embed_type == "timestep":
-        inputs["class_labels"] = torch.arange(batch) + 40.0
-    return inputs
-
-
-def latent_inputs(unet, batch, timestep, generator):
-    def normal(*shape):
-        return torch.randn(batch, *shape, generator=generator)
-
-    config = unet.config
-    inputs = {
-        "sample": normal(4, 8, 8),
-        "timestep": torch.tensor([timestep]),
-        "encoder_hidden_states": normal(7, config.encoder_hid_dim or config.cross_attention_dim),
-    }
-    if config.num_class_embeds is not None:
-        inputs["class_labels"] = torch.arange(batch) + 1
-    if config.class_embed_type == "projection":
-        inputs["class_labels"] = normal(5)
-    if config.time_cond_proj_dim is not None:
-        inputs["timestep_cond"] = normal(5)
-    if config.addition_embed_type == "text_time":
-        inputs["added_cond_kwargs"] = {"text_embeds": normal(5), "time_ids": 100 * normal(6).abs()}
-    return inputs
 
 
 def assert_equal_outputs(model, form, make_inputs, tolerance=1e-5):
@@ -385,86 +276,3 @@ def test_masks_are_refused_when_the_form_is_called(mask):
     inputs = latent_inputs(unet, 1, 3.0, torch.Generator().manual_seed(7))
     with pytest.raises(UsageError, match=f"^{mask} is not supported by the Neural Engine form; leave it out$"):
         ane_form(unet)(**inputs, **{mask: torch.ones(1, 7)})
-
-
-class Positional(nn.Module):
-    """A network with tensors for arguments and a tensor for a result, as an artifact has."""
-
-    def __init__(self, network, *names):
-        super().__init__()
-        self.network, self.names = network, names
-
-    def forward(self, *tensors):
-        if not self.names:
-            return self.network(*tensors)
-        return self.network(**dict(zip(self.names, tensors, strict=True)), return_dict=False)[0]
-
-
-def convert(form, inputs, precision):
-    """The MIL operations of the main function, constants left out, and the exported network."""
-    tensors = tuple(inputs.values())
-    wrapped = Positional(form, *(inputs if "latents" not in inputs else ()))
-    exported = torch.export.export(wrapped.eval(), tensors).run_decompositions({})
-    package = coremltools.convert(
-        exported,
-        convert_to="mlprogram",
-        minimum_deployment_target=coremltools.target.iOS18,
-        compute_precision=getattr(coremltools.precision, precision),
-        skip_model_load=True,
-    )
-    operations = [op for op in package._mil_program.functions["main"].operations if op.op_type != "const"]
-    with torch.no_grad():
-        torch.testing.assert_close(exported.module()(*tensors), wrapped(*tensors), atol=1e-6, rtol=0)
-    return operations
-
-
-NOT_FOR_THE_ENGINE = {"linear", "matmul", "scaled_dot_product_attention"}
-
-
-def assert_convolutions_only(operations, layers):
-    counts = collections.Counter(op.op_type for op in operations)
-    assert not NOT_FOR_THE_ENGINE & counts.keys()
-    assert counts["conv"] == layers
-    assert {(op.x.rank, op.weight.rank) for op in operations if op.op_type == "conv"} == {(4, 4)}
-    return counts
-
-
-def count_layers(module):
-    return sum(isinstance(layer, nn.Conv2d | nn.Linear) for layer in module.modules())
-
-
-def count_heads(module):
-    return sum(attention.heads for attention in module.modules() if isinstance(attention, Attention))
-
-
-@pytest.mark.parametrize("precision", ["FLOAT16", "FLOAT32"])
-def test_program_of_a_unet(precision):
-    unet = tiny.make_unet(**ATTENTION)
-    inputs = pixel_inputs(unet, 1, 3.0, torch.Generator().manual_seed(7))
-    operations = convert(ane_form(unet), inputs, precision)
-    counts = assert_convolutions_only(operations, count_layers(unet))
-    assert (counts["einsum"], counts["softmax"]) == (2 * count_heads(unet), count_heads(unet))
-    assert {tuple(op.axis.val.reshape(-1)) for op in operations if op.op_type == "softmax"} == {(1,)}
-
-
-def test_program_of_a_unet_with_text():
-    unet = make_latent_unet()
-    inputs = latent_inputs(unet, 1, 3.0, torch.Generator().manual_seed(7))
-    operations = convert(ane_form(unet, query_chunk=40), inputs, "FLOAT16")
-    counts = assert_convolutions_only(operations, count_layers(unet))
-    blocks = [module for module in unet.modules() if isinstance(module, BasicTransformerBlock)]
-    chunks = 2 * 2 * 3 + 2 * 1  # 64 queries in two chunks in three blocks, 16 in one in the middle; two attentions each
-    assert len(blocks) == 4 and counts["softmax"] == chunks * 2
-    assert counts["layer_norm"] == 3 * len(blocks)
-    for op in operations:
-        if op.op_type == "layer_norm":
-            assert list(op.axes.val) == [1] and op.gamma is not None and op.beta is not None
-    # One transpose for the text, one for the keys of each attention, none for queries, values or feed-forwards.
-    assert counts["transpose"] == 1 + 2 * len(blocks)
-
-
-def test_program_of_a_vae_decoder():
-    vae = make_vae()
-    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(7))
-    operations = convert(ane_form(vae), {"latents": latents}, "FLOAT16")
-    assert_convolutions_only(operations, count_layers(vae.decoder) + count_layers(vae.post_quant_conv))
