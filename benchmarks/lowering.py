@@ -14,7 +14,7 @@ from mobile_export.backends.executorch.unet2d import ChannelsLastUNet
 from mobile_export.export import ExportSettings, quantize
 from mobile_export.models.diffusion_model import load_model
 from mobile_export.progress import Progress
-from mobile_export.quantize.precision import Precision
+from mobile_export.quantize.recipe import Recipe
 from mobile_export.quiet import quiet_third_parties
 
 
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--precision", default="w4a8")
     arguments = parser.parse_args()
     model = load_model(arguments.model)
-    settings = ExportSettings(Precision.parse(arguments.precision), steps=4, range_samples=2)
+    settings = ExportSettings(Recipe.of(arguments.precision), steps=4, range_samples=2)
     table, _ = quantize(model, make_plan("ddim", model.scheduler_config, 4), settings, Progress())
     network = ChannelsLastUNet(model.unet, table.layers).eval()
     seconds, data = {}, {}

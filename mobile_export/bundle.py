@@ -1,4 +1,8 @@
-"""Bundle: the directory that goes on the phone, with a manifest that names every file by size and sha256."""
+"""Bundle: the directory that goes on the phone, with a manifest that names every file by size and sha256.
+
+An artifact is a file or a folder of files. Its digest, to which its correction is bound, follows from
+the manifest alone (`artifact_digest`).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,10 @@ from typing import Any
 
 from correction import CheckFailed, UsageError
 from correction.file import CorrectionFile, read_correction
-from mobile_export.manifest import FORMAT, FORMAT_VERSION, MANIFEST, read_manifest
+from mobile_export.backends import BACKENDS
+from mobile_export.manifest import FORMAT, FORMAT_VERSION, MANIFEST, artifact_files, read_manifest
+
+UNBOUND = "Manifest.json"  # at the root of an artifact folder: Core ML's list of the others, with random names
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,8 @@ class Bundle:
                 _check_file(path, name, entry)
             except OSError as error:  # for example a name that is too long for the file system
                 raise CheckFailed(f"{name[:100]!r} of the bundle cannot be read ({error.strerror})") from error
+        for part in manifest["parts"].values():
+            _check_artifact(path, part["unet"], manifest["files"])
         return cls(path, manifest)
 
     @property
@@ -52,22 +61,61 @@ class Bundle:
         return str(self.manifest["name"])
 
     @property
-    def backends(self) -> tuple[str, ...]:
-        return tuple(self.manifest["parts"])
+    def targets(self) -> tuple[str, ...]:
+        """The backends that the bundle has a part of, in the order of the registry; those that it lacks last."""
+        known = [name for name in BACKENDS if name in self.manifest["parts"]]
+        return (*known, *sorted(set(self.manifest["parts"]) - set(known)))
 
-    def part(self, backend: str) -> Mapping[str, Any]:
-        """The manifest's entry of one backend. Raises UsageError naming what the bundle has."""
-        if backend not in self.manifest["parts"]:
-            raise UsageError(f"{self.path} has no {backend} part; it has: {', '.join(self.backends)}")
-        return self.manifest["parts"][backend]
+    def part(self, target: str) -> Mapping[str, Any]:
+        """The manifest's entry of one target. Raises UsageError naming what the bundle has."""
+        if target not in self.manifest["parts"]:
+            raise UsageError(f"{self.path} has no {target} part; it has: {', '.join(self.targets)}")
+        return self.manifest["parts"][target]
 
-    def artifact(self, backend: str) -> Path:
-        return self.path / self.part(backend)["unet"]
+    def artifact(self, target: str) -> Path:
+        """The file or folder that the target's runtime loads."""
+        return self.path / self.part(target)["unet"]
 
-    def correction_file(self, backend: str) -> CorrectionFile:
+    def artifact_bytes(self, target: str) -> int:
+        """Size of the file, or of all files of the folder."""
+        files = artifact_files(self.manifest["files"], self.part(target)["unet"])
+        return sum(entry["bytes"] for entry in files.values())
+
+    def artifact_sha256(self, target: str) -> str:
+        """`artifact_digest` of the target's artifact."""
+        return artifact_digest(self.manifest["files"], self.part(target)["unet"])
+
+    def correction_file(self, target: str) -> CorrectionFile:
         """The plan and correction, checked to be solved for this very artifact."""
-        part = self.part(backend)
-        return read_correction(self.path / part["correction"], self.manifest["files"][part["unet"]]["sha256"])
+        return read_correction(self.path / self.part(target)["correction"], self.artifact_sha256(target))
+
+
+def artifact_digest(files: Mapping[str, Any], name: str) -> str:
+    """Digest (hex) of the artifact `name` from the `files` of a manifest alone.
+
+    A file's is its sha256. A folder's is the sha256 over the sorted lines "<sha256>  <path in the
+    folder>\\n" of its files, but for a Manifest.json at its root. Raises CheckFailed where `files` has
+    neither.
+    """
+    if name in files:
+        return files[name]["sha256"]
+    found = artifact_files(files, name)
+    lines = sorted(f"{entry['sha256']}  {path}\n" for path, entry in found.items() if path != UNBOUND)
+    if not lines:
+        raise CheckFailed(f"the manifest lists no file of the artifact {name!r}: export the bundle again")
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def path_digest(path: Path) -> str:
+    """`artifact_digest` of a file or folder on disk."""
+    entries = {path.name: file_entry(path)} if path.is_file() else file_entries(path, f"{path.name}/")
+    return artifact_digest(entries, path.name)
+
+
+def file_entries(folder: Path, prefix: str = "") -> dict[str, Any]:
+    """Relative path, after `prefix` -> manifest entry of every file below `folder`."""
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {f"{prefix}{name}": file_entry(path) for name, path in sorted(found.items())}
 
 
 def file_entry(path: Path) -> dict[str, Any]:
@@ -81,9 +129,9 @@ def file_sha256(path: Path) -> str:
 
 
 def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
-    """Write manifest.json over everything that is in `folder`; the same content gives the same bytes."""
-    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    files = {name: file_entry(folder / name) for name in names if name != MANIFEST}
+    """Write manifest.json over all of `folder` that is not hidden; the same content gives the same bytes."""
+    entries = file_entries(folder)
+    files = {name: entry for name, entry in entries.items() if name != MANIFEST and not name.startswith(".")}
     manifest = {"format": FORMAT, "format_version": FORMAT_VERSION, **content, "files": files}
     text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
@@ -117,6 +165,8 @@ def publishing(target: Path) -> Iterator[Path]:
 
 
 def _check_file(folder: Path, name: str, entry: Any) -> None:
+    if not name.isprintable():  # a line break in a name would make the lines of a folder's digest ambiguous
+        raise CheckFailed(f"the manifest names {name!r}, which has characters that no file name here may have")
     pure = PurePosixPath(name)
     if pure.is_absolute() or ".." in pure.parts or "\\" in name or not pure.parts:
         raise CheckFailed(f"the manifest names {name!r}, which is outside of the bundle")
@@ -130,3 +180,12 @@ def _check_file(folder: Path, name: str, entry: Any) -> None:
         raise CheckFailed(f"{name} has {size} bytes, the manifest says otherwise: copy or export it again")
     if file_sha256(path) != entry.get("sha256"):
         raise CheckFailed(f"{name} was changed since the bundle was made (sha256 differs): copy or export it again")
+
+
+def _check_artifact(folder: Path, name: str, files: Mapping[str, Any]) -> None:
+    """A runtime may load whatever lies in an artifact folder, so that nothing else may lie there."""
+    path = folder / name
+    there = {f"{name}/{p.relative_to(path).as_posix()}" for p in path.rglob("*") if not p.is_dir() or p.is_symlink()}
+    extra = sorted(there - set(files))
+    if extra:
+        raise CheckFailed(f"{extra[0]} is not in the list of files: copy or export the bundle again")

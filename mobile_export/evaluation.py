@@ -1,4 +1,4 @@
-"""Evaluation: everything that is measured about one bundle, as plain arrays and numbers."""
+"""Evaluation: everything that is measured about one part of a bundle, as plain arrays and numbers."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One bundle against the reference, on noise that calibration never saw.
+    """One part of a bundle against the reference, on noise that calibration never saw.
 
-    name: bundle name, e.g. "emoji32-w4a8"; precision: e.g. "w4a8".
+    name: bundle name, e.g. "emoji32-w4a8"; target: e.g. "executorch", and target_title, e.g.
+    "ExecuTorch"; precision: e.g. "w4a8".
     labels: (N,) class name of each seed, or "" without classes.
     images: variant -> (N, C, H, W) float32 in [-1, 1]; the same row is the same seed and label.
     strips: variant -> (K, S, C, H, W) float32 in [-1, 1], predicted clean images at `strip_steps`,
@@ -38,9 +39,8 @@ class Evaluation:
     kept_steps: (T,) bool, False where the correction was dropped because it did not help.
 
     Three numbers, never merged:
-    conversion_parity: artifact against the quantized PyTorch model (see backends/…/lockstep.py):
-        weight_codes_equal (bool), layers (int), activation_codes_compared (int), flip_rate,
-        worst_code_step (int), lockstep_output_error (relative L2), timesteps (list).
+    conversion_parity: artifact against the quantized PyTorch model , the fields of
+        `Parity` (backends/backend.py), its limits among them.
     quantization_error: "image_psnr_db" -> Interval of the uncorrected images against the
         reference's (peak 2, range [-1, 1]).
     correction_gain: "image_psnr_db" -> Interval with correction, "image_psnr_gain_db" -> Interval of
@@ -49,13 +49,17 @@ class Evaluation:
         scheduler, given the same sample and model output.
 
     artifact: bytes, ideal_bytes, weight_bits_asked, weight_bits_achieved, parameters,
-        planned_memory_bytes, delegates, undelegated (operator -> count), float_layers (names),
-        size_parts (name -> bytes), correction_bytes, step_time_ratio (this artifact's time per
-        step over the float32 artifact's, from one alternating run), fp32_bytes.
+        planned_memory_bytes and delegates (None: only the device decides), undelegated (operator ->
+        count), operations (kind -> count), notes (sentences), float_layers (names), size_parts
+        (name -> bytes), correction_bytes, step_time_ratio (this artifact's time per step over the
+        float32 artifact's, from one alternating run), step_time_note (why it has none, or ""),
+        fp32_bytes.
     provenance: ordered name -> text, e.g. model, digests, sampler, calibration, versions.
     """
 
     name: str
+    target: str
+    target_title: str
     precision: str
     labels: tuple[str, ...]
     images: Mapping[str, np.ndarray]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,68 +10,107 @@ import numpy as np
 
 from correction import UsageError
 from correction.file import CorrectionFile, read_correction
+from mobile_export.backends import BACKENDS, get_backend
+from mobile_export.backends.backend import Backend
 from mobile_export.bundle import Bundle
+from mobile_export.manifest import MANIFEST
 
 MAX_GAIN_ROWS = 12
+ON_DEVICE = "decided on the device"
+KINDS = "give a bundle folder, a .pte, an .mlpackage or a correction.safetensors"
 
 
 def inspect_path(path: Path) -> tuple[str, dict[str, Any]]:
-    """(title, figures) of a bundle folder, a `.pte` or a correction file.
+    """(title, figures) of a bundle folder, an artifact or a correction file.
 
     Raises UsageError for another kind of path, CheckFailed where the content is damaged.
     """
-    if path.is_dir():
-        bundle = Bundle.open(path)
-        return f"bundle {bundle.name}", bundle_figures(bundle)
-    if not path.is_file():
-        raise UsageError(f"nothing at {str(path)!r}: give a bundle folder, a .pte or a correction.safetensors")
-    if path.suffix == ".pte":
-        from mobile_export.backends import get_backend
-
-        found = get_backend("executorch").describe(path)
-        return f"ExecuTorch program {path.name}", {
-            "bytes": found.total_bytes,
-            "where they go": dict(found.size_parts),
-            "planned activation memory (bytes, without the delegate's own)": found.planned_memory_bytes,
-            "delegates": found.delegates,
-            "not delegated": dict(found.undelegated),
-        }
-    if path.suffix == ".safetensors":
+    if not path.exists():
+        raise UsageError(f"nothing at {str(path)!r}: {KINDS}")
+    if path.is_file() and path.suffix == ".safetensors":
         return f"correction {path.name}", correction_figures(read_correction(path), path.stat().st_size)
-    raise UsageError(f"cannot inspect {path.name!r}: give a bundle folder, a .pte or a correction.safetensors")
+    backend = None if (path / MANIFEST).is_file() else _backend_of(path)
+    if backend is not None:
+        return f"{backend.title} artifact {path.name}", artifact_figures(backend, path)
+    if path.is_file():
+        raise UsageError(f"cannot inspect {path.name!r}: {KINDS}")
+    bundle = Bundle.open(path)
+    parts = {target: part_figures(bundle, target) for target in bundle.targets}
+    return f"bundle {bundle.name}", bundle_figures(bundle) | parts
+
+
+def _backend_of(path: Path) -> Backend | None:
+    """The backend whose artifacts are named like `path`; none is loaded for a path without suffix."""
+    candidates = (get_backend(name) for name in BACKENDS) if path.suffix else ()
+    return next((backend for backend in candidates if Path(backend.artifact).suffix == path.suffix), None)
+
+
+def artifact_figures(backend: Backend, path: Path) -> dict[str, Any]:
+    """Sizes, placement and operations of an artifact, from itself alone."""
+    found = backend.describe(path)
+    return {
+        "bytes": found.total_bytes,
+        "where they go": dict(found.size_parts),
+        **memory(found.planned_memory_bytes),
+        **placement(found.delegates, found.undelegated),
+        "operations": dict(found.operations),
+        "notes": list(found.notes),
+    }
+
+
+def memory(planned: int | None) -> dict[str, Any]:
+    """The memory that was planned for activations, or who decides it."""
+    if planned is None:
+        return {"planned activation memory": ON_DEVICE}
+    return {"planned activation memory (bytes, without the delegate's own)": planned}
+
+
+def placement(delegates: int | None, undelegated: Mapping[str, int]) -> dict[str, Any]:
+    """Where the network runs: its delegates and what is outside of them, or who decides it."""
+    if delegates is None:
+        return {"placement": ON_DEVICE}
+    return {"delegates": delegates, "not delegated": dict(undelegated)}
 
 
 def bundle_figures(bundle: Bundle) -> dict[str, Any]:
-    """Sizes, bits, delegation, parity and calibration of an opened bundle, its bindings checked."""
+    """What all parts of an opened bundle share."""
     manifest = bundle.manifest
-    figures: dict[str, Any] = {
+    return {
         "model": "{name}, {kind}, {parameters:,} parameters".format(**manifest["model"]),
         "classes": manifest["model"]["classes"],
         "precision": manifest["precision"],
+        "weight format": manifest["recipe"].get("format"),
+        "layers with a choice of their own": manifest["recipe"].get("layers", {}),
+        "layers whose shape asks for another format": manifest["refitted_layers"],
+        "bits per weight with scales and palettes": round(manifest["stored_bits"], 3),
         "sampler": f"{manifest['sampler']}, {manifest['steps']} steps, guidance {manifest['guidance']:g}",
-        "calibration": f"{manifest['calibration']['method']}, {manifest['calibration']['samples']} trajectories; "
-        f"{sum(manifest['calibration']['kept_steps'])} of {manifest['steps']} steps corrected",
+        "calibration": f"{manifest['calibration']['method']}, {manifest['calibration']['samples']} trajectories",
+        "targets": list(bundle.targets),
     }
-    for name in bundle.backends:
-        part = bundle.part(name)
-        bundle.correction_file(name)  # refuses figures of a correction that belongs to another artifact
-        sizes, parity = part["description"], part["conversion_parity"]
-        artifact, correction = (manifest["files"][part[key]]["bytes"] for key in ("unet", "correction"))
-        figures[name] = {
-            "artifact bytes": artifact,
-            "over bits x parameters / 8": round(artifact / part["ideal_bytes"], 4),
-            "where they go": sizes["size_parts"],
-            "weight bits asked": part["weight_bits_asked"],
-            "weight bits achieved": round(part["weight_bits_achieved"], 3),
-            "correction bytes": correction,
-            "artifact + correction over ideal": round((artifact + correction) / part["ideal_bytes"], 4),
-            "planned activation memory (bytes, without the delegate's own)": sizes["planned_memory_bytes"],
-            "delegates": sizes["delegates"],
-            "not delegated": sizes["undelegated"],
-            "not quantized": part["float_layers"],
-            "conversion parity": parity,
-        }
-    return figures
+
+
+def part_figures(bundle: Bundle, target: str) -> dict[str, Any]:
+    """Sizes, bits, placement and parity of one part of an opened bundle, its binding checked."""
+    part = bundle.part(target)
+    bundle.correction_file(target)  # refuses figures of a correction that belongs to another artifact
+    sizes = part["description"]
+    artifact, correction = bundle.artifact_bytes(target), bundle.manifest["files"][part["correction"]]["bytes"]
+    return {
+        "artifact bytes": artifact,
+        "over bits x parameters / 8": round(artifact / part["ideal_bytes"], 4),
+        "where they go": sizes["size_parts"],
+        "weight bits asked": part["weight_bits_asked"],
+        "weight bits achieved": round(part["weight_bits_achieved"], 3),
+        "correction bytes": correction,
+        "artifact + correction over ideal": round((artifact + correction) / part["ideal_bytes"], 4),
+        "steps corrected": f"{sum(part['kept_steps'])} of {len(part['kept_steps'])}",
+        **memory(sizes["planned_memory_bytes"]),
+        **placement(sizes["delegates"], sizes["undelegated"]),
+        "operations": sizes["operations"],
+        "not quantized": part["float_layers"],
+        "notes": sizes["notes"],
+        "conversion parity": part["conversion_parity"],
+    }
 
 
 def correction_figures(file: CorrectionFile, size: int) -> dict[str, Any]:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from correction import CheckFailed
 
 MANIFEST = "manifest.json"
 FORMAT = "mobile-export-bundle"
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "2.0"
 MAX_MANIFEST_BYTES = 2**20
 MAX_FILES = 1024
 MAX_SIDE = 4096  # of an image, and its channels
@@ -22,6 +22,9 @@ MAX_SIDE = 4096  # of an image, and its channels
 _CONTENT: Mapping[str, type] = {
     "name": str,
     "precision": str,
+    "recipe": dict,
+    "stored_bits": float,
+    "refitted_layers": dict,
     "sampler": str,
     "steps": int,
     "guidance": float,
@@ -38,14 +41,21 @@ _CONTENT: Mapping[str, type] = {
     "calibration.samples": int,
     "calibration.seed": int,
     "calibration.stream": str,
-    "calibration.kept_steps": list,
     "versions": dict,
 }
 _PART: Mapping[str, type] = {
     "unet": str,
     "correction": str,
+    "golden": str,
+    "kept_steps": list,
     "conversion_parity": dict,
+    "conversion_parity.limits": dict,
     "description": dict,
+    "description.total_bytes": int,
+    "description.size_parts": dict,
+    "description.operations": dict,
+    "description.undelegated": dict,
+    "description.notes": list,
     "ideal_bytes": int,
     "weight_bits_asked": int,
     "weight_bits_achieved": float,
@@ -67,14 +77,19 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if version.split(".")[0] != FORMAT_VERSION.split(".")[0]:
         raise CheckFailed(f"{path} has format version {version}, this program reads {FORMAT_VERSION}")
     files, parts = manifest.get("files"), manifest.get("parts")
-    if not isinstance(files, dict) or not isinstance(parts, dict) or not 0 < len(files) <= MAX_FILES:
-        raise CheckFailed(f"{path}: files and parts must be objects, with 1 to {MAX_FILES} files")
+    if not isinstance(files, dict) or not isinstance(parts, dict) or not 0 < len(files) <= MAX_FILES or not parts:
+        raise CheckFailed(f"{path}: files and parts must be objects, with 1 to {MAX_FILES} files and a part")
     _require(path, manifest, _CONTENT)
     for name, part in parts.items():
         _require(path, part, _PART, f"parts.{name}.")
-        for key in ("unet", "correction"):
-            if part[key] not in files:
+        for key in ("unet", "correction", "golden"):
+            if part[key] not in files and not (key == "unet" and artifact_files(files, part[key])):
                 raise CheckFailed(f"{path}: parts.{name}.{key} is {part[key]!r}, which is not in the list of files")
+        parity = part["conversion_parity"]
+        limited = {key: parity[key] for key in parity["limits"] if parity.get(key) is not None}
+        _require_numbers(path, f"parts.{name}.conversion_parity", limited)
+        _require_numbers(path, f"parts.{name}.conversion_parity.limits", parity["limits"])
+        _require_numbers(path, f"parts.{name}.description.size_parts", part["description"]["size_parts"])
     for key in ("channels", "height", "width"):
         if not 1 <= manifest["image"][key] <= MAX_SIDE:
             raise CheckFailed(f"{path}: image.{key} must be 1 to {MAX_SIDE}, got {manifest['image'][key]}")
@@ -83,6 +98,19 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not all(isinstance(name, str) for name in model["classes"]) or not (null is None or type(null) is int):
         raise CheckFailed(f"{path}: model.classes must be names, and model.null_label a number or null")
     return manifest
+
+
+def artifact_files(files: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The entries of an artifact: the file `name` itself, or the files below the folder `name` by their path in it."""
+    if name in files:
+        return {PurePosixPath(name).name: files[name]}
+    return {path.removeprefix(f"{name}/"): entry for path, entry in files.items() if path.startswith(f"{name}/")}
+
+
+def _require_numbers(path: Path, what: str, content: Mapping[str, Any]) -> None:
+    for key, value in content.items():
+        if type(value) not in (int, float):
+            raise CheckFailed(f"{path}: {what}.{key} is {type(value).__name__}, expected a number")
 
 
 def _require(path: Path, content: Any, wanted: Mapping[str, type], prefix: str = "") -> None:

@@ -71,10 +71,10 @@ def run(
     return sample(plan, denoiser, batch.noise, correction, step_noise, batch.conditioning, on_step)
 
 
-def bundle_denoiser(bundle: Bundle, backend: str) -> Denoiser:
-    """The bundle's artifact with the guidance of its manifest."""
+def bundle_denoiser(bundle: Bundle, target: str) -> Denoiser:
+    """The artifact of one part with the guidance of the manifest."""
     model = bundle.manifest["model"]
-    denoiser = get_backend(backend).load(bundle.artifact(backend))
+    denoiser = get_backend(target).load(bundle.artifact(target))
     return guided(denoiser, float(bundle.manifest["guidance"]), model["null_label"])
 
 
@@ -97,11 +97,12 @@ def simulate(
     seed: int,
     class_name: str | None = None,
     corrected: bool = True,
-    backend: str = "executorch",
+    target: str | None = None,
     on_sample: Callable[[int, int], None] | None = None,
 ) -> tuple[np.ndarray, list[str]]:
     """`count` images of a bundle: ((N, C, H, W) float32 in [-1, 1], class name of each or "").
 
+    target: whose artifact is run, by default the first that the bundle has.
     on_sample(done, count) is called after each image. Raises UsageError for a count or class that
     the bundle cannot serve, NonFiniteError naming the step where a value is not finite.
     """
@@ -110,8 +111,9 @@ def simulate(
     model = bundle.manifest["model"]
     image = bundle.manifest["image"]
     labels = bundle_labels(model, count, class_name)
-    file = bundle.correction_file(backend)
-    denoiser = bundle_denoiser(bundle, backend)
+    target = target or bundle.targets[0]
+    file = bundle.correction_file(target)
+    denoiser = bundle_denoiser(bundle, target)
     shape = (image["channels"], image["height"], image["width"])
     images = []
     for k in range(count):

@@ -1,8 +1,8 @@
-"""Verification of a bundle: digests, bindings, and its golden vectors replayed on the artifact."""
+"""Verification of a bundle: digests, bindings, and its golden vectors replayed on each artifact."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,6 @@ from mobile_export.metrics import psnr
 from mobile_export.models.diffusion_model import DiffusionModel
 from mobile_export.simulate import bundle_denoiser, make_batch, run
 
-GOLDEN = "golden.safetensors"
 GOLDEN_SEED = 0
 GOLDEN_STREAM = "simulation"
 MIN_GOLDEN_PSNR = 35.0  # another machine may round differently; the machine that exported gives equal bits
@@ -24,8 +23,11 @@ MIN_GOLDEN_PSNR = 35.0  # another machine may round differently; the machine tha
 
 @dataclass(frozen=True)
 class Verification:
-    """files: how many were checked; golden_equal: the replayed image is equal to the bit;
-    golden_psnr_db: against the recorded image; delegates and undelegated: per backend."""
+    """What was found of one part.
+
+    files: how many the bundle has, all checked; golden_equal: the replayed image is equal to the bit;
+    golden_psnr_db: against the recorded image; delegates and undelegated: as in `Description`.
+    """
 
     files: int
     artifact_sha256: str
@@ -38,7 +40,7 @@ class Verification:
 def golden_record(
     plan: SamplingPlan, denoiser: Denoiser, correction: Correction, model: DiffusionModel
 ) -> dict[str, np.ndarray]:
-    """One image of the bundle with and without correction, with the noise it came from."""
+    """One image of a part with and without correction, with the noise it came from."""
     labels = [0] if model.conditional else None
     batch = make_batch(GOLDEN_SEED, GOLDEN_STREAM, [0], model.sample_shape, labels)
     record = {
@@ -51,31 +53,37 @@ def golden_record(
     return {name: np.ascontiguousarray(array) for name, array in record.items()}
 
 
-def verify_bundle(bundle: Bundle, backend: str = "executorch") -> Verification:
-    """Replay the golden vectors of an opened (thus digest-checked) bundle on its artifact.
+def verify_bundle(bundle: Bundle, targets: Sequence[str] = ()) -> dict[str, Verification]:
+    """`verify_part` of each of `targets`, by default of all parts."""
+    return {target: verify_part(bundle, target) for target in targets or bundle.targets}
+
+
+def verify_part(bundle: Bundle, target: str) -> Verification:
+    """Replay the golden vectors of one part of an opened (thus digest-checked) bundle on its artifact.
 
     Raises CheckFailed when the image differs by more than another machine's rounding explains.
     """
-    file = bundle.correction_file(backend)
-    description = get_backend(backend).describe(bundle.artifact(backend))
+    file = bundle.correction_file(target)
+    description = get_backend(target).describe(bundle.artifact(target))
+    path = bundle.path / bundle.part(target)["golden"]
     try:
-        golden = load_file(bundle.path / GOLDEN)
+        golden = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise CheckFailed(f"{bundle.path / GOLDEN} cannot be read ({error}); export the bundle again") from error
-    if GOLDEN not in bundle.manifest["files"] or not {"noise", "image_corrected"} <= golden.keys():
-        raise CheckFailed(f"{bundle.path / GOLDEN} is no golden record of this bundle; export the bundle again")
+        raise CheckFailed(f"{path} cannot be read ({error}); export the bundle again") from error
+    if not {"noise", "image_corrected"} <= golden.keys():
+        raise CheckFailed(f"{path} is no golden record of this bundle; export the bundle again")
     image = bundle.manifest["image"]
     labels = golden["class_labels"].tolist() if "class_labels" in golden else None
     shape = (image["channels"], image["height"], image["width"])
     batch = make_batch(GOLDEN_SEED, GOLDEN_STREAM, [0], shape, labels)
     if not np.array_equal(batch.noise, golden["noise"]):
         raise CheckFailed("the noise generator gives other numbers than when the bundle was made: versions differ")
-    replayed = run(file.plan, bundle_denoiser(bundle, backend), batch, file.correction)
+    replayed = run(file.plan, bundle_denoiser(bundle, target), batch, file.correction)
     recorded = golden["image_corrected"]
     value = float(psnr(replayed, recorded)[0])
     if value < MIN_GOLDEN_PSNR:
         raise CheckFailed(
-            f"the artifact draws another image than when it was exported: {value:.1f} dB, "
+            f"the {target} artifact draws another image than when it was exported: {value:.1f} dB, "
             f"at least {MIN_GOLDEN_PSNR:g} dB expected; export again on this machine"
         )
     return Verification(

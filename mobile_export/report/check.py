@@ -21,6 +21,10 @@ PARITY_KEYS = (
     "worst_code_step",
     "lockstep_output_error",
     "timesteps",
+    "output_max_abs",
+    "declared_error",
+    "declared_flip_rate",
+    "limits",
 )
 ARTIFACT_KEYS = (
     "bytes",
@@ -31,10 +35,13 @@ ARTIFACT_KEYS = (
     "planned_memory_bytes",
     "delegates",
     "undelegated",
+    "operations",
+    "notes",
     "float_layers",
     "size_parts",
     "correction_bytes",
     "step_time_ratio",
+    "step_time_note",
     "fp32_bytes",
 )
 

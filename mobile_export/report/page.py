@@ -9,11 +9,10 @@ from pathlib import Path
 
 import jinja2
 
-from mobile_export.evaluation import VARIANTS, Evaluation
+from mobile_export.evaluation import Evaluation
 from mobile_export.report import wording
-from mobile_export.report.pictures import VARIANT_NAMES
-from mobile_export.report.verdict import MAX_LOCKSTEP_ERROR, MAX_SAMPLER_DIFFERENCE, headline
-from mobile_export.report.view import ROWS_MOST, TABLE_NAMES, bundle_views, shared_provenance
+from mobile_export.report.verdict import MAX_SAMPLER_DIFFERENCE, headline
+from mobile_export.report.view import ROWS_MOST, TABLE_NAMES, part_views, picture_views, shared_provenance
 
 SECTIONS = (
     ("summary", "Summary"),
@@ -33,6 +32,7 @@ FILTERS = (
     wording.percent,
     wording.scientific,
     wording.short,
+    wording.sentence,
     wording.size,
     wording.times,
     wording.whole,
@@ -44,7 +44,7 @@ def write_report(path: Path, evaluations: Sequence[Evaluation]) -> None:
 
     Args:
         path: the HTML file; its directory exists. A file that is already there is replaced.
-        evaluations: one per bundle, with different names, in the order of the page.
+        evaluations: one per part of a bundle, no part twice, in the order of the page.
 
     Raises:
         ReportError: an evaluation is incomplete or inconsistent; nothing is written.
@@ -73,7 +73,7 @@ def render_report(evaluations: Sequence[Evaluation]) -> str:
     Raises:
         ReportError, PictureError: see `write_report`.
     """
-    bundles = bundle_views(evaluations)
+    parts = part_views(evaluations)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mobile_export.report"),
         autoescape=True,
@@ -83,14 +83,13 @@ def render_report(evaluations: Sequence[Evaluation]) -> str:
     )
     environment.filters.update({function.__name__: function for function in FILTERS})
     page = environment.get_template("report.html.j2").render(
-        bundles=bundles,
-        headline=headline([bundle.verdict for bundle in bundles]),
+        parts=parts,
+        pictures=picture_views(parts),
+        headline=headline([part.verdict for part in parts]),
         shared=shared_provenance(evaluations),
         sections=SECTIONS,
-        variants=[VARIANT_NAMES[variant] for variant in VARIANTS],
         table_names=TABLE_NAMES,
         rows_most=ROWS_MOST,
-        max_lockstep_error=MAX_LOCKSTEP_ERROR,
         max_sampler_difference=MAX_SAMPLER_DIFFERENCE,
         model=next((text for each in evaluations for key, text in each.provenance.items() if key == "model"), ""),
     )

@@ -8,14 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from mobile_export.backends.backend import exceeded
 from mobile_export.evaluation import Evaluation, Interval
 from mobile_export.report.wording import decibel, interval, listing, percent, scientific, size, times
 
-# The limits of the exporter's own check, repeated here so that the page needs no backend to be installed.
-MAX_CODE_STEP = 1  # one flipped rounding is float noise; two steps are an export error
-MAX_FLIP_RATE = 1e-3
-MAX_LOCKSTEP_ERROR = 1e-5  # relative L2
 MAX_SAMPLER_DIFFERENCE = 1e-5
+ERRORS = {
+    "worst_code_step": "largest code step",
+    "flip_rate": "flip rate",
+    "lockstep_output_error": "lock-step output error",
+    "output_max_abs": "largest difference of an output",
+    "declared_error": "output error in the declared arithmetic",
+    "declared_flip_rate": "flip rate in the declared arithmetic",
+}
 
 GAIN, LOSS, UNCLEAR, UNUSED = "gain", "loss", "unclear", "unused"
 
@@ -74,21 +79,25 @@ def judge(evaluation: Evaluation, title: str) -> Verdict:
 
 
 def parity_failures(parity: Mapping[str, Any]) -> tuple[str, ...]:
-    """Why the artifact does not compute what the quantized model computes; empty where it does."""
-    failures = []
-    if not parity["weight_codes_equal"]:
-        failures.append("the weight codes differ")
-    step, rate, error = parity["worst_code_step"], parity["flip_rate"], parity["lockstep_output_error"]
-    if step is not None and step > MAX_CODE_STEP:
-        failures.append(f"an activation code is {step} steps off ({MAX_CODE_STEP} allowed)")
-    if rate is not None and not rate <= MAX_FLIP_RATE:  # a NaN fails too
-        failures.append(f"{percent(rate, 1)} of the activation codes differ (at most {percent(MAX_FLIP_RATE, 1)} may)")
-    if error is None:
-        failures.append("the lock-step output error was not measured")
-    elif not error <= MAX_LOCKSTEP_ERROR:
-        limit = scientific(MAX_LOCKSTEP_ERROR)
-        failures.append(f"the lock-step output error is {scientific(error)} (at most {limit} allowed)")
+    """Why the artifact does not compute what the quantized model computes, by its own limits; empty where it does."""
+    failures = [] if parity["weight_codes_equal"] else ["the weight codes differ"]
+    failures += [_failure(name, value, limit) for name, (value, limit) in exceeded(parity).items()]
+    if not parity["limits"]:
+        failures.append("no limits were set")
     return tuple(failures)
+
+
+def _failure(name: str, value: float | None, limit: float) -> str:
+    what = ERRORS.get(name, name)
+    if value is None:
+        return f"the {what} was not measured"
+    if name == "worst_code_step":
+        return f"an activation code is {value} steps off ({limit:g} allowed)"
+    if name == "flip_rate":
+        return f"{percent(value, 1)} of the activation codes differ (at most {percent(limit, 1)} may)"
+    if name == "declared_flip_rate":
+        return f"{percent(value, 1)} of the codes differ in the declared arithmetic (at most {percent(limit, 1)} may)"
+    return f"the {what} is {scientific(value)} (at most {scientific(limit)} allowed)"
 
 
 def _sampler_failure(difference: float) -> str:

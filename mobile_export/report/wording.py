@@ -84,6 +84,11 @@ def short(value: float) -> str:
     return f"{value:.6g}".replace("-", MINUS)
 
 
+def sentence(text: str) -> str:
+    """The text with its first letter large."""
+    return text[:1].upper() + text[1:]
+
+
 def listing(words: Sequence[str]) -> str:
     """["a", "b", "c"] -> "a, b and c"."""
     return ", ".join(words[:-1]) + " and " + words[-1] if len(words) > 1 else "".join(words)

@@ -12,9 +12,10 @@ import tiny
 
 from mobile_export.backends.executorch.backend import ExecuTorchBackend, ExportedPair
 from mobile_export.bundle import Bundle
-from mobile_export.export import ExportSettings, export
+from mobile_export.export import export
+from mobile_export.export_settings import ExportSettings
 from mobile_export.models.diffusion_model import DiffusionModel, load_model
-from mobile_export.quantize.precision import Precision
+from mobile_export.quantize.recipe import Recipe
 from mobile_export.quantize.table import QuantizationTable
 
 
@@ -59,8 +60,10 @@ def plain_model(plain_folder: Path) -> DiffusionModel:
     return load_model(str(plain_folder))
 
 
-W4A8 = ExportSettings(Precision.parse("w4a8"), steps=6, calibration_samples=8, range_samples=3)
-PLAIN_W8A8 = ExportSettings(Precision.parse("w8a8"), "ddim-eta1", steps=5, method="tac", calibration_samples=8)
+W4A8 = ExportSettings(Recipe.of("w4a8"), steps=6, calibration_samples=8, range_samples=3, targets=("executorch",))
+PLAIN_W8A8 = ExportSettings(
+    Recipe.of("w8a8"), "ddim-eta1", steps=5, method="tac", calibration_samples=8, targets=("executorch",)
+)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from mobile_export.bundle import Bundle, file_sha256, publishing, write_manifest
 from mobile_export.manifest import MAX_FILES, MAX_MANIFEST_BYTES, MAX_SIDE
 from mobile_export.verify import verify_bundle
 
-FILES = ("executorch/correction.safetensors", "executorch/unet.pte", "golden.safetensors")
+FILES = ("executorch/correction.safetensors", "executorch/unet.pte", "executorch/golden.safetensors")
 
 
 @pytest.fixture
@@ -40,13 +40,13 @@ def set_in(manifest, dotted, value):
 def test_a_fresh_bundle_holds_what_its_manifest_says_and_verifies(which, request):
     exported = request.getfixturevalue(which)
     bundle = exported.bundle
-    assert tuple(sorted(files_of(bundle.path))) == (*FILES[:2], FILES[2], "manifest.json")
+    assert tuple(sorted(files_of(bundle.path))) == (FILES[0], FILES[2], FILES[1], "manifest.json")
     assert {name: file_sha256(bundle.path / name) for name in FILES} == {
         name: entry["sha256"] for name, entry in bundle.manifest["files"].items()
     }
     assert all(path.stat().st_mode & 0o444 == 0o444 for path in bundle.path.rglob("*"))  # others may read it
     assert bundle.correction_file("executorch").artifact_sha256 == file_sha256(bundle.artifact("executorch"))
-    found = verify_bundle(bundle)
+    found = verify_bundle(bundle)["executorch"]
     assert found.golden_equal and found.golden_psnr_db == 200
     assert (found.files, found.delegates) == (3, 1)
     assert found.undelegated == ({"aten::embedding": 1} if which == "w4a8" else {})
@@ -57,7 +57,9 @@ def test_the_manifest_says_what_was_asked_and_achieved(w4a8):
     assert (manifest["precision"], manifest["sampler"], manifest["steps"]) == ("w4a8", "ddim", 6)
     assert manifest["model"]["classes"] == tiny.CLASSES and manifest["model"]["null_label"] == tiny.NULL_LABEL
     assert manifest["image"] == {"channels": 3, "height": 8, "width": 8, "range": [-1, 1]}
-    assert len(manifest["calibration"]["kept_steps"]) == 6
+    assert len(part["kept_steps"]) == 6
+    assert manifest["recipe"] == {"precision": "w4a8", "format": "channel", "layers": {}}
+    assert manifest["refitted_layers"] == {} and part["weight_bits_achieved"] < manifest["stored_bits"]
     parameters = sum(p.numel() for p in w4a8.model.unet.parameters())
     assert manifest["model"]["parameters"] == parameters and part["ideal_bytes"] == parameters // 2
     assert part["weight_bits_asked"] == 4 < part["weight_bits_achieved"] < 8
@@ -66,7 +68,7 @@ def test_the_manifest_says_what_was_asked_and_achieved(w4a8):
 
 
 def test_parts_by_name(w4a8):
-    assert w4a8.bundle.backends == ("executorch",)
+    assert w4a8.bundle.targets == ("executorch",)
     with pytest.raises(UsageError, match="has no coreml part; it has: executorch"):
         w4a8.bundle.part("coreml")
 
@@ -132,11 +134,13 @@ def test_linked_folders_are_refused(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["a" * 300, "a\0b", "\ud800", "executorch"], ids=["long", "null", "surrogate", "folder"]
+    "name",
+    ["a" * 300, "a\0b", "a\nb", "\ud800", "executorch"],
+    ids=["long", "null", "line break", "surrogate", "folder"],
 )
 def test_names_that_no_file_can_have_are_refused(folder, name):
     tiny.change_manifest(folder, lambda m: m["files"].update({name: {"bytes": 1, "sha256": "0" * 64}}))
-    with pytest.raises(CheckFailed, match=r"is missing from the bundle|cannot be read"):
+    with pytest.raises(CheckFailed, match=r"is missing from the bundle|cannot be read|no file name here may have"):
         Bundle.open(folder)
 
 
@@ -161,9 +165,9 @@ def test_entries_that_are_none_are_refused(folder, entry):
         ("[]", "its format is not 'mobile-export-bundle'"),
         ('{"format": "zip"}', "its format is not 'mobile-export-bundle'"),
         (" " * MAX_MANIFEST_BYTES + "{}", f"larger than {MAX_MANIFEST_BYTES} bytes"),
-        ('{"format": "mobile-export-bundle"}', "format version None, this program reads 1"),
-        ('{"format": "mobile-export-bundle", "format_version": "2.0"}', "format version 2.0, this program reads 1"),
-        ('{"format": "mobile-export-bundle", "format_version": "1.7"}', "files and parts must be objects"),
+        ('{"format": "mobile-export-bundle"}', "format version None, this program reads 2"),
+        ('{"format": "mobile-export-bundle", "format_version": "1.0"}', "format version 1.0, this program reads 2"),
+        ('{"format": "mobile-export-bundle", "format_version": "2.7"}', "files and parts must be objects"),
     ],
     ids=lambda value: None if isinstance(value, (str, bytes)) and len(value) > 70 else value,
 )
@@ -174,7 +178,7 @@ def test_what_is_no_manifest_is_refused(tmp_path, text, message):
 
 
 def test_another_minor_version_is_read(folder):
-    tiny.change_manifest(folder, lambda m: m.update(format_version="1.9", something_new=1))
+    tiny.change_manifest(folder, lambda m: m.update(format_version="2.9", something_new=1))
     assert Bundle.open(folder).name == "tiny-w4a8"
 
 
@@ -203,7 +207,17 @@ def test_too_many_files_are_refused(folder):
         ("parts.executorch.unet", "executorch/other.pte", "which is not in the list of files"),
         ("parts.executorch.correction", "manifest.json", "which is not in the list of files"),
         ("parts.executorch.description", None, "parts.executorch.description is missing"),
-        ("calibration.kept_steps", 5, "calibration.kept_steps is int, expected list"),
+        ("parts.executorch.golden", None, "parts.executorch.golden is missing"),
+        ("parts.executorch.golden", "executorch", "which is not in the list of files"),
+        ("parts.executorch.unet", "", "which is not in the list of files"),
+        ("parts.executorch.unet", "executorch/", "which is not in the list of files"),
+        ("parts.executorch.kept_steps", 5, "parts.executorch.kept_steps is int, expected list"),
+        ("parts.executorch.conversion_parity.limits", None, "conversion_parity.limits is missing"),
+        ("parts.executorch.conversion_parity.limits.flip_rate", "1", "limits.flip_rate is str, expected a number"),
+        ("parts.executorch.conversion_parity.flip_rate", "1", "conversion_parity.flip_rate is str, expected a number"),
+        ("parts.executorch.description.size_parts", {"x": "y"}, "size_parts.x is str, expected a number"),
+        ("parts", {}, "with 1 to 1024 files and a part"),
+        ("recipe", "w4a8", "recipe is str, expected dict"),
         ("versions", None, "versions is missing"),
     ],
 )
@@ -258,10 +272,10 @@ def test_another_correction_for_the_same_artifact_is_told_by_the_golden_image(fo
 
 
 def change_golden(folder, change):
-    golden = load_file(folder / "golden.safetensors")
+    golden = load_file(folder / "executorch/golden.safetensors")
     change(golden)
-    save_file(golden, folder / "golden.safetensors")
-    tiny.renew_digest(folder, "golden.safetensors")
+    save_file(golden, folder / "executorch/golden.safetensors")
+    tiny.renew_digest(folder, "executorch/golden.safetensors")
     return Bundle.open(folder)
 
 
@@ -278,14 +292,14 @@ def test_a_golden_record_that_lacks_something_is_refused(folder, key):
 
 
 def test_a_golden_record_that_the_manifest_does_not_name_is_refused(folder):
-    tiny.change_manifest(folder, lambda m: m["files"].pop("golden.safetensors"))
-    with pytest.raises(CheckFailed, match="is no golden record of this bundle"):
-        verify_bundle(Bundle.open(folder))
+    tiny.change_manifest(folder, lambda m: m["files"].pop("executorch/golden.safetensors"))
+    with pytest.raises(CheckFailed, match=r"parts\.executorch\.golden is .*, which is not in the list of files"):
+        Bundle.open(folder)
 
 
 def test_a_golden_record_that_is_no_safetensors_is_refused(folder):
-    (folder / "golden.safetensors").write_bytes(b"\xff" * 100)
-    tiny.renew_digest(folder, "golden.safetensors")
+    (folder / "executorch/golden.safetensors").write_bytes(b"\xff" * 100)
+    tiny.renew_digest(folder, "executorch/golden.safetensors")
     with pytest.raises(CheckFailed, match=r"golden\.safetensors cannot be read .*; export the bundle again"):
         verify_bundle(Bundle.open(folder))
 

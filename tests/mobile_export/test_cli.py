@@ -67,7 +67,7 @@ def shared(w8a8, tmp_path_factory):
 
 def test_export_gives_the_bytes_of_the_library_in_another_process(plain_folder, w8a8, tmp_path):
     """The one test that lowers in the command's own processes, two side by side."""
-    command = "export", plain_folder, "-o", tmp_path / "b", "--json", "--workers", 2
+    command = "export", plain_folder, "-o", tmp_path / "b", "--json", "--workers", 2, "--target", "executorch"
     settings = "--sampler", "ddim-eta1", "--steps", 5, "--method", "tac", "--calibration-samples", 8
     arguments = [sys.executable, "-m", "mobile_export.cli", *map(str, (*command, *settings))]
     process = subprocess.run(arguments, capture_output=True, text=True)
@@ -82,7 +82,7 @@ def test_export_gives_the_bytes_of_the_library_in_another_process(plain_folder, 
 
 def test_verify(run, shared):
     found = figures(run("verify", shared, "--json"))
-    assert found["golden image equal to the bit"] is True
+    assert found["executorch"]["golden image equal to the bit"] is True
     assert found["files, sizes and sha256 right"] == 3
     code, out, _ = run("verify", shared)
     assert code == 0 and "plain-w8a8: verified" in out and "golden image equal to the bit" in out
@@ -122,9 +122,9 @@ def test_report(run, shared, tmp_path):
     page = tmp_path / "r.html"
     found = figures(run("report", shared, "-n", 2, "-o", page, "--no-benchmark", "--json"))
     assert found["report"] == str(page)
-    assert found["plain-w8a8"]["seeds"] == 2
-    assert found["plain-w8a8"]["sampler parity (max abs)"] <= 1e-5
-    assert {"conversion parity", "quantization error", "correction gain"} <= set(found["plain-w8a8"])
+    assert found["plain-w8a8"]["executorch"]["seeds"] == 2
+    assert found["plain-w8a8"]["executorch"]["sampler parity (max abs)"] <= 1e-5
+    assert {"conversion parity", "quantization error", "correction gain"} <= set(found["plain-w8a8"]["executorch"])
     assert page.read_text().startswith("<!doctype html>") or page.read_text().startswith("<!DOCTYPE html>")
     assert os.listdir(tmp_path) == ["r.html"]
 
@@ -141,7 +141,7 @@ def test_help_loads_no_framework(verb):
         f"sys.argv = {['mobile-export', *([verb] if verb else []), '--help']!r}\n"
         "try: main()\n"
         "except SystemExit as done: assert done.code == 0\n"
-        "assert not {'torch', 'diffusers', 'executorch', 'matplotlib'} & set(sys.modules)"
+        "assert not {'torch', 'diffusers', 'executorch', 'coremltools', 'matplotlib'} & set(sys.modules)"
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
@@ -176,10 +176,23 @@ EXPORT_ERRORS = {
         (),
         "block ResnetDownsampleBlock2D is not supported; supported: DownBlock2D, AttnDownBlock2D",
     ),
-    "precision": (("--precision", "w3a8"), "unknown precision 'w3a8': choose one of w8a8, w4a8"),
+    "precision": (("--precision", "w3a8"), "unknown precision 'w3a8': choose one of w8a8, w4a8, w8a16"),
     "sampler": (("--sampler", "euler"), "unknown sampler 'euler'; there are ddim, ddim-eta1, ddpm, dpmpp-2m"),
     "steps 0": (("--steps", 0), "steps must be 1 to 4096, got 0"),
     "steps beyond training": (("--steps", 2000), "steps .*1000.* got 2000"),
+    "target": (("--target", "onnx"), "unknown target 'onnx': choose one of executorch"),
+    "ios": (("--ios", "ios16"), "unknown ios 'ios16': choose one of ios17, ios18"),
+    "compute": (("--compute", "gpu"), "unknown compute 'gpu': choose one of all, ane"),
+    "format": (("--format", "dense"), "unknown weight format 'dense': choose channel"),
+    "recipe": (("--recipe", "nowhere.json"), "recipe nowhere.json cannot be read"),
+    "recipe and precision": (
+        ("--recipe", "r.json", "--precision", "w8a8"),
+        "a recipe says the precision and the format: leave --precision and --format out",
+    ),
+    "precision of the target": (
+        ("--precision", "w4a16", "--target", "executorch"),
+        "ExecuTorch has no w4a16: choose one of w8a8, w4a8",
+    ),
     "method": (("--method", "tack"), "unknown correction method 'tack'; there are none, ibc, tac"),
     "guidance": (("--guidance", 3), "guidance 3 needs a null class, which this model does not have: use guidance 1"),
     "few samples": (("--calibration-samples", 1), "calibration samples must be 4 to 4096, got 1"),
@@ -306,8 +319,9 @@ def test_inspect_errors(run, tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"nothing")
     assert "truncated: a file has at least 8 bytes, got 7" in sentence(run("inspect", tmp_path / "x.safetensors"), 1)
     (tmp_path / "x.txt").write_text("x")
-    assert "cannot inspect 'x.txt': give a bundle folder, a .pte or a correction.safetensors" in sentence(
-        run("inspect", tmp_path / "x.txt"), 2
+    assert (
+        "cannot inspect 'x.txt': give a bundle folder, a .pte, an .mlpackage or a correction.safetensors"
+        in sentence(run("inspect", tmp_path / "x.txt"), 2)
     )
 
 

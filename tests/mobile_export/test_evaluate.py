@@ -11,13 +11,14 @@ import torch
 from correction import CheckFailed, UsageError
 from correction.calibrate import calibrate
 from correction.schedulers import SAMPLERS, make_plan, make_scheduler
-from mobile_export.evaluate import evaluate, figures_of, sampler_parity, strip_steps
+from mobile_export.evaluate import evaluate, figures_of
 from mobile_export.evaluation import VARIANTS
-from mobile_export.export import calibration_batch
 from mobile_export.metrics import bootstrap, psnr, snr
 from mobile_export.models.diffusion_model import TorchDenoiser, load_model
+from mobile_export.part import calibration_batch
 from mobile_export.report.check import check
 from mobile_export.simulate import make_batch, simulate
+from mobile_export.trajectory import sampler_parity, strip_steps
 
 COUNT = 6
 
@@ -94,11 +95,12 @@ def test_the_corrected_images_are_those_that_the_phone_draws(evaluation, bundle)
 def test_the_manifests_facts_are_passed_on(evaluation, bundle):
     manifest, part = bundle.manifest, bundle.part("executorch")
     assert evaluation.name == manifest["name"] == "tiny-w4a8" and evaluation.precision == "w4a8"
+    assert (evaluation.target, evaluation.target_title) == ("executorch", "ExecuTorch")
     assert evaluation.artifact["bytes"] == bundle.artifact("executorch").stat().st_size
     assert evaluation.artifact["weight_bits_achieved"] == part["weight_bits_achieved"]
     assert evaluation.artifact["undelegated"] == {"aten::embedding": 1} and evaluation.artifact["delegates"] == 1
     assert evaluation.conversion_parity == part["conversion_parity"]
-    assert evaluation.kept_steps.tolist() == manifest["calibration"]["kept_steps"]
+    assert evaluation.kept_steps.tolist() == part["kept_steps"]
     correction = bundle.correction_file("executorch").correction
     assert all(np.array_equal(table, getattr(correction, name)) for name, table in evaluation.tables.items())
     assert evaluation.artifact["step_time_ratio"] is None  # not asked for
@@ -130,9 +132,9 @@ def test_sampler_parity_of_every_sampler(sampler, model):
 
     alphas = make_scheduler(sampler, model.scheduler_config)[0].alphas_cumprod.numpy()
     for denoiser in (clean, TorchDenoiser(model.unet)) if plan.clip.any() else (clean,):
-        assert sampler_parity({"sampler": sampler}, model, plan, denoiser, batch) <= 1e-5
+        assert sampler_parity(sampler, model, plan, denoiser, batch) <= 1e-5
     wrong = dataclasses.replace(plan, **{name: getattr(plan, name) * np.float32(1.001) for name in ("a", "b", "w")})
-    assert sampler_parity({"sampler": sampler}, model, wrong, clean, batch) > 1e-5
+    assert sampler_parity(sampler, model, wrong, clean, batch) > 1e-5
 
 
 def test_calibration_and_evaluation_noise_are_disjoint(w4a8):

@@ -12,11 +12,12 @@ from mobile_export.backends.executorch import backend
 from mobile_export.backends.executorch.backend import ExecuTorchBackend
 from mobile_export.backends.executorch.lockstep import TappedNetwork
 from mobile_export.bundle import Bundle
-from mobile_export.export import ExportSettings, export
+from mobile_export.export import export
+from mobile_export.export_settings import ExportSettings
 from mobile_export.progress import Progress
-from mobile_export.quantize.precision import Precision
+from mobile_export.quantize.recipe import Recipe
 
-W8A8 = Precision.parse("w8a8")
+W8A8 = Recipe.of("w8a8")
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_a_second_export_gives_the_same_bytes(plain_folder, w8a8, lowered_before
     assert files_of(bundle.path) == files_of(w8a8.bundle.path)
     assert os.listdir(tmp_path) == ["again"]
     titles = [stage.split()[0] for stage in progress.stages]
-    assert titles == ["load", "quantize", "lower", "conversion", "calibrate", "record"]
+    assert titles == ["load", "quantize", "lower", "conversion", "calibrate", "record", "verify"]
     assert progress.counts[1] == [(k, 5) for k in range(1, 6)] == progress.counts[4]
     assert progress.counts[2] == [(1, 2), (2, 2)]
 
@@ -79,18 +80,25 @@ def test_an_interrupted_export_goes_on_where_it_was(step, plain_folder, w8a8, lo
     bundle = run(plain_folder, target, w8a8, progress)
     assert files_of(bundle.path) == files_of(w8a8.bundle.path)
     assert os.listdir(tmp_path) == ["b"]
-    assert [stage.split()[0] for stage in progress.stages] == ["load", "quantize", "calibrate", "record"]
+    assert [stage.split()[0] for stage in progress.stages] == ["load", "quantize", "calibrate", "record", "verify"]
     assert [done for done, _ in progress.counts[2]] == list(range(step + 1, 6))
 
 
 def test_what_an_interrupted_run_left_behind_is_no_part_of_the_bundle(plain_folder, w8a8, lowered_before, tmp_path):
     work = tmp_path / ".b.partial"
     (work / "executorch").mkdir(parents=True)
-    for name in ("calibration.stateabc.tmp", "executorch/correction.safetensorsxyz.tmp", "manifest.json"):
+    resume = work / ".resume" / "executorch"
+    resume.mkdir(parents=True)
+    (work / "other").mkdir()
+    names = ("executorch/correction.safetensorsxyz.tmp", "manifest.json", "other/unet.bin", ".resume/old")
+    for name in (*names, ".resume/executorch/calibration.stateabc.tmp"):
         (work / name).write_text("half")
-    (work / "lowered.json").write_text('{"key": ')  # killed while it was written
+    for name in ("lowered.json", "finished.json"):
+        (resume / name).write_text('{"key": ')  # killed while it was written
     (work / "executorch" / "unet.pte").write_bytes(b"half")
-    assert files_of(run(plain_folder, tmp_path / "b", w8a8).path) == files_of(w8a8.bundle.path)
+    bundle = run(plain_folder, tmp_path / "b", w8a8)
+    assert files_of(bundle.path) == files_of(w8a8.bundle.path)
+    assert sorted(os.listdir(bundle.path)) == ["executorch", "manifest.json"]
 
 
 def test_an_artifact_that_was_changed_meanwhile_is_lowered_again(plain_folder, w8a8, lowered_before, tmp_path):
@@ -161,13 +169,13 @@ def test_a_folder_that_is_no_bundle_is_refused_before_any_work(plain_folder, w8a
     [
         ({"steps": 0}, "steps must be 1 to 4096, got 0"),
         ({"steps": 4097}, "steps must be 1 to 4096, got 4097"),
-        ({"workers": 0}, "workers must be 1 to 64, got 0"),
+        ({"steps": -1}, "steps must be 1 to 4096, got -1"),
         ({"calibration_samples": 3}, "calibration samples must be 4 to 4096, got 3"),
         ({"range_samples": 0}, "range samples must be 1 to 4096, got 0"),
         ({"guidance": 0.0}, "guidance must be above 0 and at most 100, got 0"),
         ({"guidance": float("nan")}, "guidance must be above 0 and at most 100, got nan"),
         ({"method": "tack"}, "unknown correction method 'tack'; there are none, ibc, tac"),
-        ({"backend": "onnx"}, "unknown target 'onnx': choose one of executorch"),
+        ({"targets": ("executorch", "onnx")}, "unknown target 'onnx': choose one of executorch"),
     ],
 )
 def test_settings_out_of_range_are_refused_when_they_are_made(changes, message):

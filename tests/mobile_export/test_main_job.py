@@ -4,17 +4,25 @@ import numpy as np
 import pytest
 
 from correction.file import read_correction
+from mobile_export.backends.backend import BackendOptions
 from mobile_export.backends.executorch.contents import missing_constants, read_contents
 from mobile_export.evaluate import evaluate
-from mobile_export.export import ExportSettings, export, quantize
+from mobile_export.export import export, quantize
+from mobile_export.export_settings import ExportSettings
 from mobile_export.metrics import psnr
 from mobile_export.models.diffusion_model import load_model
 from mobile_export.progress import Progress
-from mobile_export.quantize.precision import Precision
+from mobile_export.quantize.recipe import Recipe
 from mobile_export.simulate import simulate
 from mobile_export.verify import verify_bundle
 
-SETTINGS = ExportSettings(Precision(4, 8), calibration_samples=16, range_samples=6, workers=2)
+SETTINGS = ExportSettings(
+    Recipe.of("w4a8"),
+    calibration_samples=16,
+    range_samples=6,
+    targets=("executorch",),
+    options=BackendOptions(workers=2),
+)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +34,8 @@ def test_the_artifact_is_small_and_wholly_delegated(bundle):
     part = bundle.part("executorch")
     parameters = bundle.manifest["model"]["parameters"]
     assert 2e6 <= parameters <= 6e6
-    artifact, correction = (bundle.manifest["files"][part[name]]["bytes"] for name in ("unet", "correction"))
+    artifact = bundle.artifact_bytes("executorch")
+    correction = bundle.manifest["files"][part["correction"]]["bytes"]
     assert artifact <= 1.25 * parameters * 4 / 8
     assert artifact + correction <= 1.3 * parameters * 4 / 8
     assert correction <= 8000
@@ -51,7 +60,7 @@ def test_the_artifact_holds_the_quantized_models_integers_and_follows_it_in_lock
 
 
 def test_the_bundle_verifies_and_draws_its_golden_image_again(bundle):
-    result = verify_bundle(bundle)
+    result = verify_bundle(bundle)["executorch"]
     assert result.golden_equal and result.delegates == 1
 
 

@@ -1,6 +1,8 @@
-"""Two synthetic bundles: coloured discs on 16 x 16 pixels, deterministic and nothing like a real measurement."""
+"""Synthetic bundles: coloured discs on 16 x 16 pixels, deterministic and nothing like a real measurement."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -51,6 +53,8 @@ def make_evaluation(
     parameters = 7_700_000
     return Evaluation(
         name=f"emoji32-{precision}",
+        target="executorch",
+        target_title="ExecuTorch",
         precision=precision,
         labels=tuple(LABELS[index % len(LABELS)] for index in range(seeds)),
         images=images,
@@ -75,6 +79,10 @@ def make_evaluation(
             "worst_code_step": 1,
             "lockstep_output_error": 3.1e-7,
             "timesteps": (960.0, 480.0, 0.0),
+            "output_max_abs": 2.1e-6,
+            "declared_error": None,
+            "declared_flip_rate": None,
+            "limits": {"worst_code_step": 1, "flip_rate": 1e-3, "lockstep_output_error": 1e-5},
         },
         quantization_error={"image_psnr_db": Interval(before, before - 0.5, before + 0.6)},
         correction_gain={
@@ -92,6 +100,8 @@ def make_evaluation(
             "planned_memory_bytes": 1_966_080,
             "delegates": 3,
             "undelegated": {"aten.embedding": 1, "aten.sin": 1, "aten.cos": 1},
+            "operations": {"XnnpackBackend": 3, "aten.embedding": 1, "aten.sin": 1, "aten.cos": 1},
+            "notes": [],
             "float_layers": ["conv_in", "conv_out"],
             "size_parts": {
                 "weight codes": parameters * bits // 8,
@@ -101,6 +111,7 @@ def make_evaluation(
             },
             "correction_bytes": 2_344,
             "step_time_ratio": 0.61,
+            "step_time_note": "",
             "fp32_bytes": parameters * 4 + 190_000,
         },
         provenance={
@@ -112,3 +123,21 @@ def make_evaluation(
             "versions": "torch 2.8.0, executorch 0.7.0, diffusers 0.35.1",
         },
     )
+
+
+def on_core_ml(evaluation: Evaluation) -> Evaluation:
+    """The same bundle's Core ML part: run by an emulator, with float16 arithmetic, placed by the device."""
+    parity = {**evaluation.conversion_parity, "flip_rate": 0.0, "declared_error": 1.7e-3, "declared_flip_rate": 0.009}
+    parity["limits"] = {"lockstep_output_error": 2e-5, "output_max_abs": 3e-5, "declared_error": 4e-3}
+    artifact = {
+        **evaluation.artifact,
+        "planned_memory_bytes": None,
+        "delegates": None,
+        "undelegated": {},
+        "operations": {"conv": 51, "linear": 43, "silu": 30},
+        "notes": ["iOS 18 and later.", "Which unit runs an operation is decided on the device."],
+        "step_time_ratio": None,
+        "step_time_note": "not measured: an emulator's time is never a phone's",
+        "fp32_bytes": None,
+    }
+    return replace(evaluation, target="coreml", target_title="Core ML", conversion_parity=parity, artifact=artifact)

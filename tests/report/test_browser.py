@@ -60,8 +60,10 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def pages(evaluations: Sequence[Evaluation], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The usual page, and one that strains it: long names, many steps, a loss, a failed export."""
+def pages(
+    evaluations: Sequence[Evaluation], side_by_side: Sequence[Evaluation], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """The usual page, one with two targets side by side, and one of long names, many steps, a loss, a failed export."""
     folder = tmp_path_factory.mktemp("report")
     hard = make_evaluation("w4a8", gain=-1.3, steps=200, seeds=10)
     object.__setattr__(hard, "labels", ("Donaudampfschifffahrtsgesellschaftskapitänsmütze",) * 10)
@@ -69,14 +71,15 @@ def pages(evaluations: Sequence[Evaluation], tmp_path_factory: pytest.TempPathFa
     object.__setattr__(hard, "conversion_parity", {**hard.conversion_parity, "worst_code_step": 3})
     undelegated = {"quantized_decomposed.dequantize_per_channel_group.default_with_a_long_name": 12}
     object.__setattr__(hard, "artifact", {**hard.artifact, "undelegated": undelegated, "step_time_ratio": None})
-    found = {"report": folder / "report.html", "strained": folder / "strained.html"}
+    found = {name: folder / f"{name}.html" for name in ("report", "targets", "strained")}
     write_report(found["report"], evaluations)
+    write_report(found["targets"], side_by_side)
     write_report(found["strained"], [hard])
     return found
 
 
 @pytest.mark.parametrize("screen", SCREENS)
-@pytest.mark.parametrize("page", ["report", "strained"])
+@pytest.mark.parametrize("page", ["report", "targets", "strained"])
 def test_page_fits_and_is_complete(browser: Any, pages: dict[str, Path], page: str, screen: str) -> None:
     width, height, scheme = SCREENS[screen]
     browser.execute_cdp_cmd(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from synthetic import make_evaluation
+from synthetic import make_evaluation, on_core_ml
 
 from mobile_export.evaluation import Evaluation, Interval
 from mobile_export.report import render_report, write_report
@@ -169,11 +169,14 @@ def test_hostile_text_is_only_text() -> None:
         **plain.artifact,
         "delegates": (HOSTILE, "b"),
         "undelegated": {HOSTILE: 1},
+        "operations": {HOSTILE: 1},
+        "notes": [HOSTILE],
         "size_parts": {HOSTILE: 5},
     }
     hostile = replace(
         plain,
         name=HOSTILE,
+        target_title=HOSTILE,
         precision="",
         labels=(HOSTILE,) * 12,
         artifact=artifact,
@@ -224,6 +227,8 @@ def without(mapping: Any, key: str) -> dict[str, Any]:
         ("conversion_parity", lambda e: without(e.conversion_parity, "flip_rate"), "lacks flip_rate"),
         ("artifact", lambda e: {**e.artifact, "bytes": 0}, "bytes > 0"),
         ("quantization_error", lambda e: {"image_psnr_db": 20.0}, "must be an Interval, got float"),
+        ("conversion_parity", lambda e: without(e.conversion_parity, "limits"), "lacks limits"),
+        ("artifact", lambda e: without(e.artifact, "notes"), "lacks notes"),
         ("labels", lambda e: (), "at least one seed"),
     ],
 )
@@ -234,8 +239,8 @@ def test_incomplete_evaluations_are_refused(field: str, change: Any, message: st
     assert evaluation.name in str(error.value)
 
 
-def test_bundles_need_different_names() -> None:
-    with pytest.raises(ReportError, match="emoji32-w4a8"):
+def test_no_part_may_come_twice() -> None:
+    with pytest.raises(ReportError, match=r"got twice: emoji32-w4a8 \(executorch\)\."):
         render_report([make_evaluation(), make_evaluation()])
 
 
@@ -276,7 +281,40 @@ def test_unusual_but_valid_evaluations() -> None:
 
 def test_same_precision_twice_is_told_apart_by_name() -> None:
     text = Page(render_report([make_evaluation(), replace(make_evaluation(), name="other")])).text
-    assert "emoji32-w4a8 and other closer" in text
+    assert "emoji32-w4a8 · ExecuTorch and other · ExecuTorch closer" in text
+
+
+def test_parts_of_one_bundle_stand_side_by_side(side_by_side: Sequence[Evaluation]) -> None:
+    html = render_report(side_by_side)
+    page = Page(html)
+    rows = re.findall(r'<tr><th scope="row">(.*?)</th>', html)
+    assert rows == ["w8a8 · ExecuTorch", "w4a8 · ExecuTorch", "w4a8 · Core ML"]
+    assert html.count("--columns:3") == html.count("--columns:5") == 4  # two blocks at once, two more below
+    images = [attributes for name, attributes in page.elements if name == "img"]
+    assert len(images) == (12 + 2) * (3 + 5)  # the reference of a bundle once
+    for expected in (
+        "ExecuTorch quantized + correction",
+        "Core ML quantized + correction",
+        "not measured run by an emulator",
+        "not measured: an emulator's time is never a phone's",
+        "Planned memory decided on the device",
+        "Delegates decided on the device",
+        "Not delegated decided on the device Not quantized",
+        "124 of 3 kinds",
+        "conv × 51 linear × 43 silu × 30",
+        "iOS 18 and later. Which unit runs an operation is decided on the device.",
+        "error 3.1 × 10⁻⁷, at most 2.0 × 10⁻⁵",
+        "error 3.1 × 10⁻⁷, at most 1.0 × 10⁻⁵",
+    ):
+        assert expected in page.text, expected
+
+
+def test_parts_on_other_noise_are_not_mixed() -> None:
+    """Two parts of one bundle whose references differ: each keeps its own."""
+    one, other = make_evaluation(), on_core_ml(make_evaluation())
+    images = {**other.images, "reference": -other.images["reference"]}
+    html = render_report([one, replace(other, images=images)])
+    assert "--columns:5" not in html and "<h3>w4a8 · Core ML</h3>" in html
 
 
 def test_identity_table_is_not_drawn() -> None:

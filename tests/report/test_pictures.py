@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
-from synthetic import make_evaluation
+from synthetic import make_evaluation, on_core_ml
 
 from mobile_export.pictures import PictureError, image_grid, to_uint8
-from mobile_export.report.pictures import data_uri, seed_rows, strip_rows
+from mobile_export.report.pictures import columns, data_uri, seed_rows, strip_rows
 
 
 @pytest.mark.parametrize(
@@ -107,12 +107,33 @@ def test_data_uri_keeps_the_pixels(channels: int) -> None:
 
 def test_rows_hold_the_pictures_of_their_seed() -> None:
     evaluation = make_evaluation(seeds=5)
-    rows = seed_rows(evaluation, 3, 9)
+    rows = seed_rows([evaluation], 3, 9)
     assert [row.title for row in rows] == ["travel", "faces"]
     picture = decoded(rows[1].pictures[2].uri)
     assert (np.asarray(picture) == to_uint8(evaluation.images["corrected"][4]).transpose(1, 2, 0)).all()
     assert "seed 4" in rows[1].pictures[2].alt and rows[1].pictures[2].better
     assert not rows[1].pictures[0].note
-    strips = strip_rows(evaluation)
+    strips = strip_rows([evaluation])
     assert len(strips) == 2 and all(len(row.pictures) == 3 for row in strips)
     assert (strips[0].pictures[1].width, strips[0].pictures[1].height) == (8 * 16 + 7, 16)
+
+
+def test_two_parts_stand_beside_one_reference() -> None:
+    one, other = make_evaluation(seeds=3), on_core_ml(make_evaluation(seeds=3, noise=0.3, gain=-1))
+    assert [column.name for column in columns([one, other])] == [
+        "reference",
+        "ExecuTorch quantized",
+        "ExecuTorch quantized + correction",
+        "Core ML quantized",
+        "Core ML quantized + correction",
+    ]
+    row = seed_rows([one, other], 2, 3)[0]
+    shown = [decoded(picture.uri) for picture in row.pictures]
+    expected = [one.images[v] for v in ("reference", "quantized", "corrected")]
+    expected += [other.images[v] for v in ("quantized", "corrected")]
+    for picture, images in zip(shown, expected, strict=True):
+        assert (np.asarray(picture) == to_uint8(images[2]).transpose(1, 2, 0)).all()
+    assert [picture.better for picture in row.pictures] == [False, False, True, False, False]
+    assert "Core ML quantized + correction" in row.pictures[4].alt
+    strips = strip_rows([one, other])
+    assert [len(strip.pictures) for strip in strips] == [5, 5]

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from synthetic import make_evaluation
+from synthetic import make_evaluation, on_core_ml
 
+from mobile_export.backends.backend import LIMITED
 from mobile_export.evaluation import Evaluation
 from mobile_export.report import render_report, wording
 from mobile_export.report import verdict as verdicts
@@ -41,7 +42,7 @@ def test_verdict_of_a_loss() -> None:
     assert verdict.correction == verdicts.LOSS
     assert "makes the pictures of w4a8 worse and should be left out" in headline and "closer" not in headline
     assert "costs image quality" in verdict.sentence and "lifts" not in verdict.sentence
-    assert headline in text_of(make_evaluation(gain=-1.3))
+    assert headline.replace("w4a8", "w4a8 · ExecuTorch") in text_of(make_evaluation(gain=-1.3))
 
 
 def test_an_interval_that_holds_zero_is_no_gain() -> None:
@@ -65,7 +66,9 @@ def test_a_correction_that_was_dropped_everywhere_is_not_praised() -> None:
         ({"flip_rate": float("nan")}, "of the activation codes differ"),
         ({"lockstep_output_error": 0.01}, "lock-step output error is"),
         ({"lockstep_output_error": float("nan")}, "lock-step output error is NaN"),
-        ({"lockstep_output_error": None}, "was not measured"),
+        ({"lockstep_output_error": None}, "lock-step output error was not measured"),
+        ({"limits": {}}, "no limits were set"),
+        ({"limits": {"speed": 1}}, "the speed was not measured"),
     ],
 )
 def test_failed_parity_forbids_shipping(change: dict[str, Any], reason: str) -> None:
@@ -83,16 +86,39 @@ def test_failed_sampler_parity_forbids_shipping() -> None:
         assert headline.startswith("Do not ship w4a8") and "Sampler parity fails" in verdict.warning
 
 
-def test_limits_are_the_exporters_own() -> None:
-    backend = pytest.importorskip("mobile_export.backends.executorch.backend")
-    assert verdicts.MAX_CODE_STEP == backend.MAX_CODE_STEP
-    assert verdicts.MAX_FLIP_RATE == backend.MAX_FLIP_RATE
-    assert verdicts.MAX_LOCKSTEP_ERROR == backend.MAX_OUTPUT_ERROR
+FAILURES = {
+    "worst_code_step": "an activation code is 3e-05 steps off (2e-05 allowed)",
+    "flip_rate": "0.003 % of the activation codes differ (at most 0.002 % may)",
+    "lockstep_output_error": "the lock-step output error is 3.0 × 10⁻⁵ (at most 2.0 × 10⁻⁵ allowed)",
+    "output_max_abs": "the largest difference of an output is 3.0 × 10⁻⁵ (at most 2.0 × 10⁻⁵ allowed)",
+    "declared_error": "the output error in the declared arithmetic is 3.0 × 10⁻⁵ (at most 2.0 × 10⁻⁵ allowed)",
+    "declared_flip_rate": "0.003 % of the codes differ in the declared arithmetic (at most 0.002 % may)",
+}
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_limits_are_those_of_the_part(name: str) -> None:
+    """The same value passes with one artifact's limit and fails with another's; what has no limit passes."""
+    evaluation = make_evaluation()
+    parity = {**evaluation.conversion_parity, name: 3e-5}
+    assert verdicts.parity_failures({**parity, "limits": {name: 1e-4}}) == ()
+    (failure,) = verdicts.parity_failures({**parity, "limits": {name: 2e-5}})
+    assert failure.replace("\N{NO-BREAK SPACE}", " ") == FAILURES[name]
+    other = "flip_rate" if name != "flip_rate" else "declared_error"
+    assert verdicts.parity_failures({**parity, other: 0.0, "limits": {other: 0.0}}) == ()
+    assert verdicts.parity_failures({**parity, "limits": {}}) == ("no limits were set",)
+
+
+def test_an_artifact_in_float16_says_what_that_costs() -> None:
+    text = text_of(on_core_ml(make_evaluation()))
+    assert "error 1.7 × 10⁻³, at most 4.0 × 10⁻³, 0.900 % of the codes flipped." in text
+    assert "no value off by more than 2.1 × 10⁻⁶, at most 3.0 × 10⁻⁵" in text
+    assert "In the arithmetic" not in text_of(make_evaluation())
 
 
 def test_float_activations_have_no_codes_to_compare() -> None:
     evaluation = make_evaluation("w4a16")
-    parity = {"activation_codes_compared": 0, "flip_rate": None, "worst_code_step": None}
+    parity = {"quantizations": 0, "activation_codes_compared": 0, "flip_rate": 0.0, "worst_code_step": 0}
     evaluation = replace(evaluation, conversion_parity={**evaluation.conversion_parity, **parity})
     text = text_of(evaluation)
     assert "No activation codes to compare." in text and "None" not in text
