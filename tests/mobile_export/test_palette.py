@@ -141,6 +141,13 @@ def test_a_shared_palette_has_a_scale_for_each_output_channel():
     assert found.stored_bits == 4 * 800 + 16 * (16 + 4)
 
 
+def test_a_channel_of_large_weights_decides_about_the_shared_palette():
+    large = torch.tensor([[-10.0, 10.0, -10.0, 10.0]])
+    small = torch.tensor([[0.02, 0.001, -0.001, -0.003]])
+    found = quantize_palette(torch.cat([large, small.expand(9, 4)]), 1)
+    torch.testing.assert_close(found.dequantize()[:1], large, rtol=1e-3, atol=0)
+
+
 def test_inputs_of_more_energy_have_the_smaller_errors():
     weight = random(4, 3, 2, 2)
     energy = torch.full((12,), 1e-3, dtype=torch.float64)

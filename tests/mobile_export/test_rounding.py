@@ -34,7 +34,10 @@ def test_levels_are_kept_and_outputs_come_nearer(shape, name, bits):
     total = (rows.T @ rows).double()
     format = WeightFormat.parse(name)
     start = quantize_weight(weight, bits, format, InputCorrelation(None, total.diagonal()))
-    found = quantize_weight(weight, bits, format, InputCorrelation(total, total.diagonal()))
+    found = round_to_inputs(weight, start, total)
+    if bits > 1:
+        taken = quantize_weight(weight, bits, format, InputCorrelation(total, total.diagonal()))
+        assert torch.equal(taken.dequantize(), found.dequantize())
     assert found.bits == bits and found.format == start.format == format
     kept = {key: tensor for key, tensor in start.tensors.items() if key not in ("codes", "indices")}
     assert kept and all(torch.equal(found.tensors[key], tensor) for key, tensor in kept.items())
@@ -62,14 +65,20 @@ def test_two_inputs_that_are_one_share_their_rounding_error():
     assert sorted(round_to_inputs(weight, start, correlation).codes[0, :2].tolist()) == [0, 1]
 
 
-@pytest.mark.parametrize(("name", "bits"), [("channel", 6), ("block2", 8), ("palette2", 6), ("palette", 8)])
-def test_above_4_bits_weights_are_rounded_plainly(name, bits):
+@pytest.mark.parametrize(
+    ("name", "bits"), [("channel", 6), ("block2", 8), ("palette2", 6), ("palette", 8), ("palette2", 1)]
+)
+def test_above_4_bits_and_at_1_weights_are_rounded_plainly(name, bits):
     generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(4, 6, generator=generator)
-    rows = inputs_that_mostly_say_the_same(6, generator)
+    weight = torch.randn(8, 100, generator=generator)
+    rows = inputs_that_mostly_say_the_same(100, generator)
     total = (rows.T @ rows).double()
     with_total, without = (
         quantize_weight(weight, bits, WeightFormat.parse(name), InputCorrelation(t, total.diagonal()))
         for t in (total, None)
     )
     assert torch.equal(with_total.dequantize(), without.dequantize())
+    if name.startswith("palette"):  # whose errors weigh as much as the inputs that they meet
+        heard = quantize_palette(weight, bits, with_total.format.size, total.diagonal())
+        assert torch.equal(without.dequantize(), heard.dequantize())
+        assert not torch.equal(without.dequantize(), quantize_palette(weight, bits, heard.format.size).dequantize())
