@@ -12,7 +12,8 @@ import torch
 from coreml_cases import Packaged, make_package
 
 from correction.errors import CheckFailed, UsageError
-from mobile_export.backends.coreml.parity import LIMITS, check_arithmetic, check_package
+from mobile_export.backends.coreml.layer_sites import layer_before
+from mobile_export.backends.coreml.parity import LIMITS, Case, check_arithmetic, check_package
 from mobile_export.backends.coreml.stored_codes import compare_codes
 from mobile_export.coreml_simulator.package import read_package
 from mobile_export.coreml_simulator.simulator import Simulator
@@ -270,3 +271,14 @@ def test_recipes_of_single_layers_are_what_the_package_stores(packages):
             assert layer not in package.table.layers
         else:
             assert package.table.layers[layer].weight.bits == wanted.bits
+
+
+def test_a_value_that_float16_cannot_hold_is_named_with_its_layer(packages):
+    package = packages("classes", RECIPES["w8a16"])
+    case = package.cases[1]
+    huge = Case({**case.inputs, "sample": 1e6 * case.inputs["sample"]})
+    with pytest.raises(CheckFailed, match=r"do not fit into float16 \(largest 65504\): cast .*reaches [1-9.e+]+0\d;"):
+        check_package(package.path, package.quantized, package.table.layers, [huge], "ios18")
+    program = read_package(package.path).program()
+    assert layer_before(program, package.table.layers, program.outputs[0]) == "up_blocks.1.resnets.1.conv_shortcut"
+    assert layer_before(program, package.table.layers, "timestep") is None

@@ -17,6 +17,8 @@ from mobile_export.backends.coreml.network import Interface, ane_network, plain_
 from mobile_export.backends.coreml.package import save_package
 from mobile_export.backends.coreml.parity import Case, check_package
 from mobile_export.coreml_simulator.package import read_package
+from mobile_export.coreml_simulator.program import Program
+from mobile_export.coreml_simulator.ranges import small_constants
 from mobile_export.models.diffusion_model import DiffusionModel
 from mobile_export.progress import Progress
 from mobile_export.quantize.quantized_unet import quantized_model
@@ -72,7 +74,7 @@ class CoreMLBackend:
             undelegated={},
             size_parts={"weights": weights, "program": graph, "list of files": total - weights - graph},
             operations=dict(sorted(Counter(op.type for op in program.operations).items())),
-            notes=(f"{_system(package.specification_version)} and later. {PLACEMENT}",),
+            notes=(f"{_system(package.specification_version)} and later. {PLACEMENT}", *_small(program)),
         )
 
     def step_time(self, path: Path, model: DiffusionModel) -> None:
@@ -112,6 +114,14 @@ def package_metadata(model: DiffusionModel, table: QuantizationTable, options: B
         f"{prefix}.precision": table.precision.name,
         f"{prefix}.compute": options.compute,
     }
+
+
+def _small(program: Program) -> tuple[str, ...]:
+    """A note where constants are below the normal range of float16."""
+    small = small_constants(program)
+    if not small:
+        return ()
+    return (f"{len(small)} float16 constants are subnormal, for example {small[0]}: some engines take zero for them.",)
 
 
 def _system(specification: int) -> str:

@@ -6,7 +6,7 @@ quantize -> dequantize -> conv or linear -> (mul by a scale, add of a bias) -> q
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -42,6 +42,22 @@ class Graph:
         """The one operation that uses the result of `op`, if it is of that kind."""
         users = self.users[op.outputs[0].name]
         return users[0] if len(users) == 1 and users[0].type == kind else None
+
+
+def layer_before(program: Program, layers: Collection[str], value: str) -> str | None:
+    """Full name of the quantized layer that `value` was computed from most directly, for messages; None if none is."""
+    graph, codes = Graph(program), {codes_name(layer): layer for layer in layers}
+    seen, waiting = {value}, deque([value])
+    while waiting:
+        op = graph.maker.get(waiting.popleft())
+        if op is None:
+            continue
+        if op.outputs[0].name in codes:
+            return codes[op.outputs[0].name]
+        for names in op.inputs.values():
+            waiting.extend(name for name in names if name not in seen)
+            seen.update(names)
+    return None
 
 
 def layer_sites(program: Program, layers: Collection[str]) -> dict[str, LayerSite]:

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from correction.errors import CheckFailed
 from mobile_export.backends.backend import Parity
 from mobile_export.backends.coreml.denoiser import reported
-from mobile_export.backends.coreml.layer_sites import layer_sites
+from mobile_export.backends.coreml.layer_sites import layer_before, layer_sites
 from mobile_export.backends.coreml.network import Convertible, half_constants
 from mobile_export.backends.coreml.stored_codes import compare_codes
 from mobile_export.backends.lockstep import Lockstep, follow
 from mobile_export.coreml_simulator.package import read_package
 from mobile_export.coreml_simulator.program import Program
+from mobile_export.coreml_simulator.ranges import LARGEST, RangeRecorder, RangeReport
 from mobile_export.coreml_simulator.simulator import Simulator
 from mobile_export.quantize.observed_layer import observing
 from mobile_export.quantize.table import LayerQuantization
@@ -62,20 +63,26 @@ def check_package(
 def check_arithmetic(
     program: Program, quantized: nn.Module, layers: Mapping[str, LayerQuantization], cases: Iterable[Case]
 ) -> Parity:
-    """The lock-step comparison alone, whatever the stored codes; nothing is required of the result yet."""
+    """The lock-step comparison alone, whatever the stored codes; nothing is required of the result yet.
+
+    Raises CheckFailed naming the operation and its layer where a value does not fit into float16.
+    """
     simulators = {mode: Simulator(program, mode) for mode in ("float32", "declared")}
     points = _points(program, layers)
     twin = half_constants(quantized)
+    ranges = RangeRecorder(program)
     total = {mode: Lockstep() for mode in simulators}
     timesteps = []
     for case in cases:
         timesteps.append(case.timestep)
         shapes = _shapes(twin, case)
         for mode, simulator in simulators.items():
-            values = simulator(case.inputs, watch=tuple(set(points.values())))
+            hook = ranges if mode == "float32" else None
+            values = simulator(case.inputs, watch=tuple(set(points.values())), hook=hook)
             taps = {point: _in_layout(values[name].float(), shapes[point]) for point, name in points.items()}
             (output,) = (values[name] for name in program.outputs)
             total[mode] += follow(twin, lambda case=case: _run(twin, case), output.float(), taps)
+    _require_range(program, layers, ranges.report())
     exact, declared = total["float32"], total["declared"]
     return Parity(
         weight_codes_equal=True,
@@ -90,6 +97,21 @@ def check_arithmetic(
         declared_error=declared.output_error,
         declared_flip_rate=declared.flip_rate,
         limits=LIMITS,
+    )
+
+
+def _require_range(program: Program, layers: Mapping[str, LayerQuantization], report: RangeReport) -> None:
+    beyond = [value for value in report.values if value.overflowed or value.undefined]
+    if not beyond:
+        return
+    order = {value.name: k for k, op in enumerate(program.operations) for value in op.outputs}
+    first = min(beyond, key=lambda value: order[value.name])  # where it begins
+    layer = layer_before(program, layers, first.name)
+    where = f", after layer {layer}" if layer else ""
+    what = "is not a number" if first.undefined else f"reaches {first.largest:.4g}"
+    raise CheckFailed(
+        f"{len(beyond)} values do not fit into float16 (largest {LARGEST:g}): {first.operation} {first.name}{where}, "
+        f"{what}; scale the network down or choose smaller inputs"
     )
 
 
