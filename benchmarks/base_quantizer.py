@@ -21,7 +21,6 @@ from mobile_export.export import ExportSettings, calibration_batch
 from mobile_export.metrics import psnr, snr
 from mobile_export.models.diffusion_model import TorchDenoiser, load_model
 from mobile_export.quantize.observation import InputCorrelation, observe_layers
-from mobile_export.quantize.precision import Precision
 from mobile_export.quantize.quantized_unet import quantized_model
 from mobile_export.quantize.recipe import KEPT_IN_FLOAT, Recipe
 from mobile_export.quantize.table import quantize_layers
@@ -45,7 +44,7 @@ def main() -> None:
     model = load_model(parser.parse_args().model)
     plan = make_plan("ddim", model.scheduler_config, 50)
     reference = TorchDenoiser(model.unet)
-    settings = ExportSettings(Precision(8, 8))
+    settings = ExportSettings(Recipe.of("w8a8"), targets=("executorch",))
     fitting = calibration_batch(model, settings, range(settings.range_samples))
 
     def sample_reference() -> None:

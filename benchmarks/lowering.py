@@ -11,7 +11,8 @@ import time
 from correction.schedulers import make_plan
 from mobile_export.backends.executorch.lowering import lower
 from mobile_export.backends.executorch.unet2d import ChannelsLastUNet
-from mobile_export.export import ExportSettings, quantize
+from mobile_export.export import quantize
+from mobile_export.export_settings import ExportSettings
 from mobile_export.models.diffusion_model import load_model
 from mobile_export.progress import Progress
 from mobile_export.quantize.recipe import Recipe
@@ -24,7 +25,7 @@ def main() -> None:
     parser.add_argument("--precision", default="w4a8")
     arguments = parser.parse_args()
     model = load_model(arguments.model)
-    settings = ExportSettings(Recipe.of(arguments.precision), steps=4, range_samples=2)
+    settings = ExportSettings(Recipe.of(arguments.precision), steps=4, range_samples=2, targets=("executorch",))
     table, _ = quantize(model, make_plan("ddim", model.scheduler_config, 4), settings, Progress())
     network = ChannelsLastUNet(model.unet, table.layers).eval()
     seconds, data = {}, {}

@@ -14,7 +14,13 @@ def _executorch(options: BackendOptions) -> Backend:
     return ExecuTorchBackend(options)
 
 
-BACKENDS: dict[str, Callable[[BackendOptions], Backend]] = {"executorch": _executorch}
+def _coreml(options: BackendOptions) -> Backend:
+    from mobile_export.backends.coreml.backend import CoreMLBackend
+
+    return CoreMLBackend(options)
+
+
+BACKENDS: dict[str, Callable[[BackendOptions], Backend]] = {"executorch": _executorch, "coreml": _coreml}
 
 
 def get_backend(target: str, options: BackendOptions | None = None) -> Backend:

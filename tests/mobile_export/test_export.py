@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 import tiny
@@ -11,11 +12,12 @@ from correction import CheckFailed, UsageError
 from mobile_export.backends.executorch import backend
 from mobile_export.backends.executorch.backend import ExecuTorchBackend
 from mobile_export.backends.executorch.lockstep import TappedNetwork
-from mobile_export.bundle import Bundle
+from mobile_export.bundle import Bundle, path_digest
 from mobile_export.export import export
 from mobile_export.export_settings import ExportSettings
 from mobile_export.progress import Progress
 from mobile_export.quantize.recipe import Recipe
+from mobile_export.verify import verify_bundle
 
 W8A8 = Recipe.of("w8a8")
 
@@ -63,6 +65,21 @@ def test_a_second_export_gives_the_same_bytes(plain_folder, w8a8, lowered_before
     assert titles == ["load", "quantize", "lower", "conversion", "calibrate", "record", "verify"]
     assert progress.counts[1] == [(k, 5) for k in range(1, 6)] == progress.counts[4]
     assert progress.counts[2] == [(1, 2), (2, 2)]
+
+
+def test_core_ml_stands_beside_executorch_by_default(plain_folder, w8a8, lowered_before, tmp_path):
+    bundle = export(str(plain_folder), tmp_path / "b", replace(w8a8.settings, targets=()))
+    assert bundle.targets == ("executorch", "coreml")
+    assert files_of(bundle.path / "executorch") == files_of(w8a8.bundle.path / "executorch")
+    package = bundle.artifact("coreml")
+    assert package.name == "unet.mlpackage" and bundle.artifact_sha256("coreml") == path_digest(package)
+    parity = bundle.part("coreml")["conversion_parity"]
+    assert parity["quantizations"] == bundle.part("executorch")["conversion_parity"]["quantizations"]
+    assert parity["declared_error"] <= parity["limits"]["declared_error"]
+    assert bundle.part("coreml")["description"]["delegates"] is None
+    assert {"coremltools", "executorch"} <= set(bundle.manifest["versions"])
+    found = verify_bundle(bundle)
+    assert found["executorch"].golden_equal and found["coreml"].golden_equal
 
 
 @pytest.mark.parametrize("step", [1, 3, 5])
@@ -115,8 +132,6 @@ def test_an_artifact_that_was_changed_meanwhile_is_lowered_again(plain_folder, w
 
 def test_an_artifact_of_other_settings_is_lowered_again(model_folder, plain_folder, w8a8, lowered_before, tmp_path):
     """The same target, after another seed was interrupted: other ranges, so another table."""
-    from dataclasses import replace
-
     with pytest.raises(CheckFailed):  # lowered for the shared table, which is not that of this seed
         export(str(plain_folder), tmp_path / "b", replace(w8a8.settings, seed=1))
     with pytest.raises(KeyboardInterrupt):
