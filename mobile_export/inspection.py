@@ -54,7 +54,7 @@ def artifact_figures(backend: Backend, path: Path) -> dict[str, Any]:
         **memory(found.planned_memory_bytes),
         **placement(found.delegates, found.undelegated),
         "operations": dict(found.operations),
-        "notes": list(found.notes),
+        "notes": " ".join(found.notes),
     }
 
 
@@ -108,7 +108,7 @@ def part_figures(bundle: Bundle, target: str) -> dict[str, Any]:
         **placement(sizes["delegates"], sizes["undelegated"]),
         "operations": sizes["operations"],
         "not quantized": part["float_layers"],
-        "notes": sizes["notes"],
+        "notes": " ".join(sizes["notes"]),
         "conversion parity": part["conversion_parity"],
     }
 

@@ -344,7 +344,7 @@ def test_inspect_tells_of_a_folder_artifact_and_of_each_part(bundle, tmp_path):
     assert title == "Folder artifact unet.folder"
     assert found["bytes"] == bundle.artifact_bytes("folder") and found["operations"] == {"conv": 5}
     assert found["planned activation memory"] == found["placement"] == "decided on the device"
-    assert found["notes"] == ["For tests alone."] and "delegates" not in found
+    assert found["notes"] == "For tests alone." and "delegates" not in found
     _, found = inspect_path(bundle.path)
     assert found["folder"]["artifact bytes"] == bundle.artifact_bytes("folder")
     assert found["executorch"]["delegates"] == 1 and found["targets"] == list(BOTH)
