@@ -25,7 +25,6 @@ from mobile_export.quantize.table import QuantizationTable, quantize_layers
 from mobile_export.simulate import guided, run
 from mobile_export.verify import verify_bundle
 
-PROBES = 5  # timesteps at which conversion parity is checked
 LIBRARIES = ("torch", "diffusers", "numpy")  # their versions decide about every part
 
 
@@ -56,7 +55,7 @@ def export(source: str, target: Path, settings: ExportSettings, progress: Progre
 def quantize(
     model: DiffusionModel, plan: SamplingPlan, settings: ExportSettings, progress: Progress
 ) -> tuple[QuantizationTable, list[Probe]]:
-    """Ranges from the reference's own trajectories, then every integer; probes from the same trajectories."""
+    """Ranges from the reference's own trajectories, then every integer; a probe for each step from the same."""
     progress.stage(
         f"quantize to {settings.recipe.precision.name}: activation ranges on {settings.range_samples} trajectories"
     )
@@ -64,12 +63,10 @@ def quantize(
     first = settings.calibration_samples
     batch = calibration_batch(model, settings, range(first, first + settings.range_samples))
     probes: list[Probe] = []
-    chosen = set(np.linspace(0, plan.steps - 1, min(PROBES, plan.steps)).round().astype(int).tolist())
 
     def observe(i: int, x: np.ndarray, _m: np.ndarray, _y: np.ndarray) -> None:
-        if i in chosen:
-            label = None if batch.labels is None else int(batch.labels[0])
-            probes.append(Probe((plan.input_scale[i] * x[:1]).astype(np.float32), float(plan.timestep[i]), label))
+        label = None if batch.labels is None else int(batch.labels[0])
+        probes.append(Probe((plan.input_scale[i] * x[:1]).astype(np.float32), float(plan.timestep[i]), label))
         progress.advance(i + 1, plan.steps)
 
     def sample_reference() -> None:

@@ -57,8 +57,8 @@ class WeightFormat:
 
     @classmethod
     def default(cls, bits: int) -> WeightFormat:
-        """What the hardware runs best: linear codes at 8 and 4 bits, grouped palettes at 6, 3, 2 and 1."""
-        return cls("channel") if bits in (4, 8) else cls("palette", 16)
+        """Linear codes at 8 and 4 bits, which both targets have; at 6, 3, 2 and 1 the palette that loses least."""
+        return cls("channel" if bits in (4, 8) else "palette")
 
     def require_bits(self, bits: int) -> None:
         """Raises UsageError unless this format can have weights of so many bits."""

@@ -183,7 +183,7 @@ def test_a_format_is_checked_when_it_is_made(kind, size):
 
 def test_default_formats_by_bits():
     found = {bits: WeightFormat.default(bits).name for bits in (8, 6, 4, 3, 2, 1)}
-    assert found == {8: "channel", 6: "palette16", 4: "channel", 3: "palette16", 2: "palette16", 1: "palette16"}
+    assert found == {8: "channel", 6: "palette", 4: "channel", 3: "palette", 2: "palette", 1: "palette"}
 
 
 @pytest.mark.parametrize(

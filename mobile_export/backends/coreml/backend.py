@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from mobile_export.coreml_simulator.ranges import small_constants
 from mobile_export.models.diffusion_model import DiffusionModel
 from mobile_export.progress import Progress
 from mobile_export.quantize.quantized_unet import quantized_model
+from mobile_export.quantize.recipe import Recipe
 from mobile_export.quantize.table import LayerQuantization, QuantizationTable
 
 LABELS = "class_labels"
@@ -34,17 +36,18 @@ class CoreMLBackend:
     name = "coreml"
     title = "Core ML"
     artifact = "unet.mlpackage"
-    libraries = ("coremltools",)
+    libraries: tuple[str, ...] = ("coremltools",)
     batch = 16
 
     def __init__(self, options: BackendOptions | None = None) -> None:
         self.options = options or BackendOptions()
 
-    def require_supported(self, recipe: object) -> None:
+    def require_supported(self, recipe: Recipe) -> None:
         """Everything that a recipe can say has a form on iOS 18; on iOS 17 `encode` names what has none."""
 
     def export(self, model: DiffusionModel, table: QuantizationTable, path: Path, progress: Progress) -> None:
         progress.stage(f"convert to Core ML ({table.precision.name}, {self.options.ios}, {self.options.compute})")
+        table = float_outputs(table)
         network = converted_form(model.unet, table.layers, self.options)
         package = convert(network, interface_of(model), table.layers, self.options.ios)
         progress.advance(1, 2)
@@ -54,6 +57,7 @@ class CoreMLBackend:
     def check_parity(
         self, model: DiffusionModel, table: QuantizationTable, path: Path, exported: None, probes: list[Probe]
     ) -> Parity:
+        table = float_outputs(table)
         cases = [Case(probe_inputs(probe), probe.timestep) for probe in probes]
         return check_package(path, quantized_model(model.unet, table), table.layers, cases, self.options.ios)
 
@@ -80,6 +84,15 @@ class CoreMLBackend:
     def step_time(self, path: Path, model: DiffusionModel) -> None:
         """Nothing: a simulator's time is never a phone's."""
         return None
+
+
+def float_outputs(table: QuantizationTable) -> QuantizationTable:
+    """The table without the grids at the layers' outputs.
+
+    Integer kernels need them; in a Core ML program norms, activations and additions take float16, so that an
+    8-bit grid between a layer and them would cost accuracy and save nothing.
+    """
+    return replace(table, layers={name: replace(layer, output=None) for name, layer in table.layers.items()})
 
 
 def converted_form(network: nn.Module, layers: Mapping[str, LayerQuantization], options: BackendOptions) -> nn.Module:

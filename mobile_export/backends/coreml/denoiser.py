@@ -14,7 +14,7 @@ from torch import Tensor
 from correction.errors import CheckFailed, UsageError
 from mobile_export.coreml_simulator.errors import SimulatorError
 from mobile_export.coreml_simulator.package import read_package
-from mobile_export.coreml_simulator.simulator import Simulator
+from mobile_export.coreml_simulator.simulator import Mode, Simulator
 
 SAMPLE, TIMESTEP, OUTPUT = "sample", "timestep", "noise_pred"
 
@@ -35,7 +35,7 @@ class CoreMLDenoiser:
     damaged package or one that the simulator cannot run.
     """
 
-    def __init__(self, path: Path, mode: str = "declared") -> None:
+    def __init__(self, path: Path, mode: Mode = "declared") -> None:
         self.path = path
         with reported(path):
             self.simulator = Simulator(read_package(path).program(), mode)

@@ -24,7 +24,7 @@ from mobile_export.backends.coreml.explicit_attention import ExplicitAttention
 from mobile_export.backends.coreml.time_embedding import TimeWaves
 from mobile_export.quantize.activations import ACTIVATION_MAX, ACTIVATION_MIN
 from mobile_export.quantize.fake_quantize import FakeQuantize
-from mobile_export.quantize.table import LayerQuantization
+from mobile_export.quantize.table import LayerQuantization, matrix_layers
 
 
 class PlainLayer(nn.Module):
@@ -115,9 +115,10 @@ def plain_network(network: nn.Module, layers: Mapping[str, LayerQuantization], i
     On iOS 17, which has no operation for attention, it is written out. Raises UsageError where that is not possible.
     """
     twin = copy.deepcopy(network)
+    modules = dict(matrix_layers(twin))
     for name, quantization in layers.items():
         parent, _, child = name.rpartition(".")
-        setattr(twin.get_submodule(parent), child, PlainLayer(name, twin.get_submodule(name), quantization))
+        setattr(twin.get_submodule(parent), child, PlainLayer(name, modules[name], quantization))
     for module in twin.modules():
         if isinstance(module, Attention) and ios == "ios17":
             module.set_processor(ExplicitAttention())
@@ -160,7 +161,6 @@ def half_constants(network: nn.Module) -> nn.Module:
             for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
                 if tensor.is_floating_point():
                     tensor.copy_(tensor.half())
-            eps = getattr(module, "eps", None)
-            if isinstance(eps, float):
-                module.eps = float(torch.tensor(eps).half())
+            if isinstance(module, (nn.GroupNorm, nn.LayerNorm)):
+                module.eps = float(torch.tensor(module.eps).half())
     return twin

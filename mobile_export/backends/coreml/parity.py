@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ from mobile_export.backends.lockstep import Lockstep, follow
 from mobile_export.coreml_simulator.package import read_package
 from mobile_export.coreml_simulator.program import Program
 from mobile_export.coreml_simulator.ranges import LARGEST, RangeRecorder, RangeReport
-from mobile_export.coreml_simulator.simulator import Simulator
+from mobile_export.coreml_simulator.simulator import Mode, Simulator
 from mobile_export.quantize.observed_layer import observing
 from mobile_export.quantize.table import LayerQuantization
 
@@ -67,11 +68,12 @@ def check_arithmetic(
 
     Raises CheckFailed naming the operation and its layer where a value does not fit into float16.
     """
-    simulators = {mode: Simulator(program, mode) for mode in ("float32", "declared")}
+    modes: tuple[Mode, ...] = ("float32", "declared")
+    simulators = {mode: Simulator(program, mode) for mode in modes}
     points = _points(program, layers)
     twin = half_constants(quantized)
     ranges = RangeRecorder(program)
-    total = {mode: Lockstep() for mode in simulators}
+    total = {mode: Lockstep() for mode in modes}
     timesteps = []
     for case in cases:
         timesteps.append(case.timestep)
@@ -81,7 +83,7 @@ def check_arithmetic(
             values = simulator(case.inputs, watch=tuple(set(points.values())), hook=hook)
             taps = {point: _in_layout(values[name].float(), shapes[point]) for point, name in points.items()}
             (output,) = (values[name] for name in program.outputs)
-            total[mode] += follow(twin, lambda case=case: _run(twin, case), output.float(), taps)
+            total[mode] += follow(twin, partial(_run, twin, case), output.float(), taps)
     _require_range(program, layers, ranges.report())
     exact, declared = total["float32"], total["declared"]
     return Parity(

@@ -14,6 +14,8 @@ class TimeWaves(nn.Module):
     the angle by more than the sine forgives.
     """
 
+    frequencies: Tensor
+
     def __init__(self, source: Timesteps) -> None:
         super().__init__()
         half = source.num_channels // 2
