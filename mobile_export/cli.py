@@ -188,6 +188,7 @@ def verify(bundle: BundlePath, target: Targets = None, as_json: Json = False) ->
             "golden image equal to the bit": result.golden_equal,
             "golden image PSNR (dB)": round(result.golden_psnr_db, 1),
             **placement(result.delegates, result.undelegated),
+            **({} if result.native_error is None else {"relative difference from Core ML itself": result.native_error}),
             "conversion parity, at export": opened.part(name)["conversion_parity"],
         }
         for name, result in verify_bundle(opened, tuple(target or ())).items()

@@ -20,6 +20,8 @@ from rich.table import Table
 
 from mobile_export.progress import Progress
 
+LONG_LIST = 16  # a longer list of numbers is shown by its ends
+
 
 class TerminalProgress(Progress):
     """A line per stage on standard error, with a bar, a count, elapsed time and an estimate."""
@@ -85,6 +87,8 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, (list, tuple)):
+        if len(value) > LONG_LIST and isinstance(value[0], (int, float)):
+            return f"{len(value)}: {_text(value[0])}, {_text(value[1])}, … {_text(value[-1])}"
         return ", ".join(_text(v) for v in value) or "none"
     return "none" if value is None or value == {} else str(value)
 

@@ -14,10 +14,11 @@ from mobile_export.backends import get_backend
 from mobile_export.bundle import Bundle
 from mobile_export.metrics import psnr
 from mobile_export.models.diffusion_model import DiffusionModel
-from mobile_export.simulate import bundle_denoiser, make_batch, run
+from mobile_export.simulate import Batch, bundle_denoiser, make_batch, run
 
 GOLDEN_SEED = 0
 GOLDEN_STREAM = "simulation"
+NATIVE_STEPS = 5
 MIN_GOLDEN_PSNR = 35.0  # another machine may round differently; the machine that exported gives equal bits
 
 
@@ -26,7 +27,9 @@ class Verification:
     """What was found of one part.
 
     files: how many the bundle has, all checked; golden_equal: the replayed image is equal to the bit;
-    golden_psnr_db: against the recorded image; delegates and undelegated: as in `Description`.
+    golden_psnr_db: against the recorded image; delegates and undelegated: as in `Description`;
+    native_error: relative L2 difference of the network's outputs between the platform's own runtime and
+    the one used here, the worst of NATIVE_STEPS steps of the golden run; None where there is no other.
     """
 
     files: int
@@ -35,6 +38,7 @@ class Verification:
     golden_psnr_db: float
     delegates: int | None
     undelegated: Mapping[str, int]
+    native_error: float | None = None
 
 
 def golden_record(
@@ -78,7 +82,9 @@ def verify_part(bundle: Bundle, target: str) -> Verification:
     batch = make_batch(GOLDEN_SEED, GOLDEN_STREAM, [0], shape, labels)
     if not np.array_equal(batch.noise, golden["noise"]):
         raise CheckFailed("the noise generator gives other numbers than when the bundle was made: versions differ")
-    replayed = run(file.plan, bundle_denoiser(bundle, target), batch, file.correction)
+    seen: list[np.ndarray] = []
+    denoiser = bundle_denoiser(bundle, target)
+    replayed = run(file.plan, denoiser, batch, file.correction, lambda i, x, m, y: seen.append(x))
     recorded = golden["image_corrected"]
     value = float(psnr(replayed, recorded)[0])
     if value < MIN_GOLDEN_PSNR:
@@ -93,4 +99,22 @@ def verify_part(bundle: Bundle, target: str) -> Verification:
         golden_psnr_db=value,
         delegates=description.delegates,
         undelegated=description.undelegated,
+        native_error=_native_error(bundle, target, file.plan, batch, seen),
     )
+
+
+def _native_error(
+    bundle: Bundle, target: str, plan: SamplingPlan, batch: Batch, samples: Sequence[np.ndarray]
+) -> float | None:
+    """samples: (1, C, H, W) as each step began."""
+    backend, path = get_backend(target), bundle.artifact(target)
+    native = backend.native(path)
+    if native is None:
+        return None
+    here = backend.load(path)
+    errors = []
+    for i in np.linspace(0, plan.steps - 1, min(NATIVE_STEPS, plan.steps)).round().astype(int):
+        given = (plan.input_scale[i] * samples[i]).astype(np.float32)
+        ours, theirs = (d(given, float(plan.timestep[i]), **batch.conditioning).astype(float) for d in (here, native))
+        errors.append(np.linalg.norm(theirs - ours) / np.maximum(np.linalg.norm(ours), 1e-30))
+    return float(np.max(errors))

@@ -163,5 +163,8 @@ class Backend(Protocol):
     def describe(self, path: Path) -> Description:
         """Sizes and delegation, from the file alone; raises CheckFailed when it is damaged."""
 
+    def native(self, path: Path) -> Denoiser | None:
+        """The artifact on the platform's own runtime, where `load` emulates it and this machine has it; else None."""
+
     def step_time(self, path: Path, model: DiffusionModel) -> tuple[float, int] | None:
         """(time per step over the float32 artifact's, bytes of that one); None where an emulator runs it."""

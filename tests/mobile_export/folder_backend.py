@@ -89,5 +89,8 @@ class FolderBackend:
             notes=("For tests alone.",),
         )
 
+    def native(self, path):
+        return None
+
     def step_time(self, path, model):
         return None

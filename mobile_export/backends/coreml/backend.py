@@ -12,6 +12,7 @@ from torch import nn
 
 from correction.errors import UsageError
 from mobile_export.backends.backend import BackendOptions, Description, Parity, Probe
+from mobile_export.backends.coreml.apple import AppleRuntime, load_predict
 from mobile_export.backends.coreml.conversion import SPECIFICATIONS, convert
 from mobile_export.backends.coreml.denoiser import SAMPLE, TIMESTEP, CoreMLDenoiser, reported
 from mobile_export.backends.coreml.network import Interface, ane_network, plain_network
@@ -80,6 +81,11 @@ class CoreMLBackend:
             operations=dict(sorted(Counter(op.type for op in program.operations).items())),
             notes=(f"{_system(package.specification_version)} and later. {PLACEMENT}", *_small(program)),
         )
+
+    def native(self, path: Path) -> AppleRuntime | None:
+        """On Core ML itself, on macOS."""
+        predict = load_predict(path)
+        return None if predict is None else AppleRuntime(predict)
 
     def step_time(self, path: Path, model: DiffusionModel) -> None:
         """Nothing: a simulator's time is never a phone's."""

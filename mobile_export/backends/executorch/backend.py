@@ -142,6 +142,9 @@ class ExecuTorchBackend:
             },
         )
 
+    def native(self, path: Path) -> None:
+        """None: `load` is the runtime itself."""
+
     def step_time(self, path: Path, model: DiffusionModel) -> tuple[float, int] | None:
         return step_time_ratio(path, model)
 
