@@ -95,6 +95,9 @@ def export(
     compute: Annotated[
         str, typer.Option(help="all, or ane for a Core ML network laid out for the Neural Engine.")
     ] = "all",
+    chunk_megabytes: Annotated[
+        float, typer.Option(help="Weights of one Core ML package; a network with more becomes several.")
+    ] = 1000,
     workers: Annotated[int, typer.Option(help="Processes for lowering; 2 needs twice the memory.")] = 2,
     as_json: Json = False,
 ) -> None:
@@ -116,7 +119,7 @@ def export(
         calibration_samples=calibration_samples,
         seed=seed,
         targets=tuple(target or ()),
-        options=BackendOptions(workers, ios, compute),
+        options=BackendOptions(workers, ios, compute, chunk_megabytes),
     )
     started = time.monotonic()
     try:

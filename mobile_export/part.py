@@ -60,18 +60,25 @@ def make_part(backend: Backend, job: Job) -> dict[str, Any]:
     folder, resume = job.folder / backend.name, job.folder / RESUME / backend.name
     folder.mkdir(exist_ok=True)
     resume.mkdir(parents=True, exist_ok=True)
-    files = [folder / name for name in (backend.artifact, CORRECTION, GOLDEN)]
+    others = [folder / CORRECTION, folder / GOLDEN]
     key = f"{_key(backend, job)} {_calibration(job)}"
-    part = _kept(resume / FINISHED, key, files)
+    part = _kept(resume / FINISHED, key, [_shipped(backend, folder), *others])
     if part is None:
-        part = _made(backend, job, resume, *files)
-        _keep(resume / FINISHED, key, files, part)
+        part = _made(backend, job, resume, folder / backend.artifact, *others)
+        _keep(resume / FINISHED, key, [_shipped(backend, folder), *others], part)
     return part
+
+
+def _shipped(backend: Backend, folder: Path) -> Path:
+    """Where the artifact of a finished part is: it may have been divided."""
+    divided = folder / (backend.divided or backend.artifact)
+    return divided if divided.exists() else folder / backend.artifact
 
 
 def clear(work: Path, backends: Iterable[Backend]) -> None:
     """Remove what an interrupted run left and this one would not write again: it would be taken into the bundle."""
-    kept = [work / backend.name / name for backend in backends for name in (backend.artifact, CORRECTION, GOLDEN)]
+    kept = [_shipped(backend, work / backend.name) for backend in backends]
+    kept += [work / backend.name / name for backend in backends for name in (CORRECTION, GOLDEN)]
     kept += [work / RESUME / backend.name / name for backend in backends for name in (LOWERED, STATE, FINISHED)]
     for path in sorted(work.rglob("*"), reverse=True):  # what is in a folder before the folder
         if not any(path == each or each in path.parents or path in each.parents for each in kept):
@@ -87,6 +94,7 @@ def calibration_batch(model: DiffusionModel, settings: ExportSettings, samples: 
 def _made(backend: Backend, job: Job, resume: Path, artifact: Path, correction: Path, golden: Path) -> dict[str, Any]:
     model, settings, table = job.model, job.settings, job.table
     parity = _lowered(backend, job, artifact, resume / LOWERED)
+    artifact = _shipped(backend, artifact.parent)
     digest = path_digest(artifact)
     denoiser = guided(backend.load(artifact), settings.guidance, model.null_label)
     result = _calibrated(backend, job, denoiser, digest, resume / STATE)
@@ -109,7 +117,7 @@ def _made(backend: Backend, job: Job, resume: Path, artifact: Path, correction: 
     save_file(golden_record(job.plan, denoiser, result.correction, model), golden)
     golden.chmod(0o644)  # safetensors makes files that only their owner can read
     return {
-        "unet": f"{backend.name}/{backend.artifact}",
+        "unet": f"{backend.name}/{artifact.name}",
         "correction": f"{backend.name}/{CORRECTION}",
         "golden": f"{backend.name}/{GOLDEN}",
         "kept_steps": [bool(kept.any()) for kept in result.kept],
@@ -125,15 +133,17 @@ def _made(backend: Backend, job: Job, resume: Path, artifact: Path, correction: 
 def _lowered(backend: Backend, job: Job, artifact: Path, record: Path) -> Parity:
     """The checked artifact's parity; an artifact that an interrupted run left is taken again if its digest fits."""
     key = _key(backend, job)
-    kept = _kept(record, key, [artifact])
+    shipped = _shipped(backend, artifact.parent)
+    kept = _kept(record, key, [shipped])
     if kept is not None:
         return Parity(**{**kept, "timesteps": tuple(kept["timesteps"])})
     record.unlink(missing_ok=True)
-    shutil.rmtree(artifact) if artifact.is_dir() else artifact.unlink(missing_ok=True)
+    for path in (artifact, shipped):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     exported = backend.export(job.model, job.table, artifact, job.progress)
     job.progress.stage(f"conversion parity: {backend.title} against the quantized PyTorch model, in lock-step")
     parity = backend.check_parity(job.model, job.table, artifact, exported, job.probes)
-    _keep(record, key, [artifact], asdict(parity))
+    _keep(record, key, [backend.finish(artifact, job.probes)], asdict(parity))
     return parity
 
 
@@ -162,7 +172,15 @@ def _key(backend: Backend, job: Job) -> str:
     """Digest of everything that the artifact and its parity depend on."""
     options = job.settings.options
     versions = [f"{name} {importlib.metadata.version(name)}" for name in backend.libraries]
-    parts = (job.model.digest, job.table.digest(), job.plan.digest(), options.ios, options.compute, *versions)
+    parts = (
+        job.model.digest,
+        job.table.digest(),
+        job.plan.digest(),
+        options.ios,
+        options.compute,
+        f"{options.chunk_megabytes:g}",
+        *versions,
+    )
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # so that the command line and the report know these words wi
 IOS_VERSIONS = ("ios17", "ios18")
 COMPUTE_UNITS = ("all", "ane")
 MAX_WORKERS = 64
+CHUNK_MEGABYTES = 1000  # of weights: what the Neural Engine takes in one package on iOS
 LIMITED = {  # what a parity may have a limit of, and its name for people
     "worst_code_step": "largest code step",
     "flip_rate": "flip rate",
@@ -37,16 +38,20 @@ class BackendOptions:
 
     workers: processes that lower side by side, 1 to 64 (more than 1 needs a main module that can be
     imported); ios: the oldest system that a Core ML artifact runs on; compute: the units that its
-    layout is made for, "ane" for the Neural Engine. Raises UsageError for other values.
+    layout is made for, "ane" for the Neural Engine; chunk_megabytes: weights of one Core ML package,
+    above 0; a network with more becomes several. Raises UsageError for other values.
     """
 
     workers: int = 1
     ios: str = "ios18"
     compute: str = "all"
+    chunk_megabytes: float = CHUNK_MEGABYTES
 
     def __post_init__(self) -> None:
         if not 1 <= self.workers <= MAX_WORKERS:
             raise UsageError(f"workers must be 1 to {MAX_WORKERS}, got {self.workers}")
+        if not self.chunk_megabytes > 0:
+            raise UsageError(f"chunk megabytes must be above 0, got {self.chunk_megabytes}")
         for name, value, allowed in (("ios", self.ios, IOS_VERSIONS), ("compute", self.compute, COMPUTE_UNITS)):
             if value not in allowed:
                 raise UsageError(f"unknown {name} {value!r}: choose one of {', '.join(allowed)}")
@@ -135,14 +140,15 @@ class Description:
 class Backend(Protocol):
     """One kind of artifact.
 
-    name: its target and its folder in a bundle; title: for people; artifact: the file or folder name
-    in it; libraries: distributions whose versions decide about the artifact; batch: how many samples
-    one call of its denoiser takes well.
+    name: its target and its folder in a bundle; title: for people; artifact: the file or folder name in it;
+    divided: its name where it had to be divided, or None; libraries: distributions whose versions decide
+    about the artifact; batch: how many samples one call of its denoiser takes well.
     """
 
     name: str
     title: str
     artifact: str
+    divided: str | None
     libraries: tuple[str, ...]
     batch: int
 
@@ -156,6 +162,9 @@ class Backend(Protocol):
         self, model: DiffusionModel, table: QuantizationTable, path: Path, exported: Any, probes: list[Probe]
     ) -> Parity:
         """Compare the artifact with the quantized PyTorch model; raises CheckFailed where they differ."""
+
+    def finish(self, path: Path, probes: list[Probe]) -> Path:
+        """What ships in place of the checked artifact at `path`: itself, or `divided` beside it."""
 
     def load(self, path: Path) -> Denoiser:
         """The artifact, ready to run; raises CheckFailed when it is damaged."""

@@ -23,6 +23,7 @@ class FolderBackend:
     name = "folder"
     title = "Folder"
     artifact = "unet.folder"
+    divided = None
     libraries: tuple[str, ...] = ("safetensors",)
     batch = 4
 
@@ -68,6 +69,9 @@ class FolderBackend:
             output_max_abs=largest,
             limits=LIMITS,
         ).require()
+
+    def finish(self, path, probes):
+        return path
 
     def load(self, path: Path):
         unet = UNet2DModel.from_config(json.loads((path / "config.json").read_text())).eval().requires_grad_(False)

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from correction.errors import CheckFailed
+from mobile_export.backends.coreml.chunks import ChunkedProgram, chunk_interfaces
+from mobile_export.backends.coreml.divided import packages
 
 Predict = Callable[[dict[str, np.ndarray]], Mapping[str, np.ndarray]]
 
 
 def load_predict(path: Path) -> Predict | None:
-    """Core ML's own prediction for a package, or None where the system has no Core ML.
+    """Core ML's own prediction for the package or chunks at `path`, or None where the system has no Core ML.
 
     Raises CheckFailed when Core ML refuses the package.
     """
@@ -24,7 +26,9 @@ def load_predict(path: Path) -> Predict | None:
     import coremltools
 
     try:
-        return coremltools.models.MLModel(str(path)).predict
+        found = packages(path)
+        predicts = [coremltools.models.MLModel(str(each)).predict for each in found]
+        return predicts[0] if len(found) == 1 else ChunkedProgram(predicts, chunk_interfaces(found))
     except (RuntimeError, ValueError) as error:
         raise CheckFailed(f"Core ML does not load {path}: {error}") from error
 

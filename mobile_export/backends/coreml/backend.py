@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from correction.errors import UsageError
+from correction.errors import CheckFailed, UsageError
 from mobile_export.backends.backend import BackendOptions, Description, Parity, Probe
 from mobile_export.backends.coreml.apple import AppleRuntime, load_predict
 from mobile_export.backends.coreml.conversion import SPECIFICATIONS, convert
-from mobile_export.backends.coreml.denoiser import SAMPLE, TIMESTEP, CoreMLDenoiser, reported
+from mobile_export.backends.coreml.denoiser import OUTPUT, SAMPLE, TIMESTEP, CoreMLDenoiser, reported
+from mobile_export.backends.coreml.divided import CHUNKS, divide, packages
 from mobile_export.backends.coreml.network import Interface, ane_network, plain_network
 from mobile_export.backends.coreml.package import save_package
 from mobile_export.backends.coreml.parity import Case, check_package
@@ -37,6 +38,7 @@ class CoreMLBackend:
     name = "coreml"
     title = "Core ML"
     artifact = "unet.mlpackage"
+    divided: str | None = CHUNKS
     libraries: tuple[str, ...] = ("coremltools",)
     batch = 16
 
@@ -62,24 +64,39 @@ class CoreMLBackend:
         cases = [Case(probe_inputs(probe), probe.timestep) for probe in probes]
         return check_package(path, quantized_model(model.unet, table), table.layers, cases, self.options.ios)
 
+    def finish(self, path: Path, probes: list[Probe]) -> Path:
+        """Chunks where there are too many weights for one package; they compute the same, bit for bit."""
+        whole = CoreMLDenoiser(path)
+        shipped = divide(path, int(self.options.chunk_megabytes * 1e6))
+        if shipped != path:
+            inputs = probe_inputs(probes[0])
+            expected, got = whole.run(inputs)[OUTPUT], CoreMLDenoiser(shipped).run(inputs)[OUTPUT]
+            if not torch.equal(expected, got):
+                raise CheckFailed(f"{shipped} computes something else than the package it was divided from")
+        return shipped
+
     def load(self, path: Path) -> CoreMLDenoiser:
         return CoreMLDenoiser(path)
 
     def describe(self, path: Path) -> Description:
         with reported(path):
-            package = read_package(path)
-            program = package.program()
-        weights = sum(size for name, size in package.sizes.items() if name.endswith(".bin"))
-        graph = sum(size for name, size in package.sizes.items() if name.endswith(".mlmodel"))
-        total = sum(package.sizes.values())
+            found = [read_package(each) for each in packages(path)]
+            programs = [package.program() for package in found]
+        sizes = [(name, size) for package in found for name, size in package.sizes.items()]
+        weights = sum(size for name, size in sizes if name.endswith(".bin"))
+        graph = sum(size for name, size in sizes if name.endswith(".mlmodel"))
+        total = sum(size for _, size in sizes)
+        notes = [f"{_system(found[0].specification_version)} and later. {PLACEMENT}", *_small(programs)]
+        if len(found) > 1:
+            notes.append(f"Divided into {len(found)} packages that run one after the other.")
         return Description(
             total_bytes=total,
             planned_memory_bytes=None,
             delegates=None,
             undelegated={},
             size_parts={"weights": weights, "program": graph, "list of files": total - weights - graph},
-            operations=dict(sorted(Counter(op.type for op in program.operations).items())),
-            notes=(f"{_system(package.specification_version)} and later. {PLACEMENT}", *_small(program)),
+            operations=dict(sorted(Counter(op.type for program in programs for op in program.operations).items())),
+            notes=tuple(notes),
         )
 
     def native(self, path: Path) -> AppleRuntime | None:
@@ -135,9 +152,9 @@ def package_metadata(model: DiffusionModel, table: QuantizationTable, options: B
     }
 
 
-def _small(program: Program) -> tuple[str, ...]:
+def _small(programs: Sequence[Program]) -> tuple[str, ...]:
     """A note where constants are below the normal range of float16."""
-    small = small_constants(program)
+    small = [constant for program in programs for constant in small_constants(program)]
     if not small:
         return ()
     return (f"{len(small)} float16 constants are subnormal, for example {small[0]}: some engines take zero for them.",)

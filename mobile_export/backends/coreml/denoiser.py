@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from correction.errors import CheckFailed, UsageError
+from mobile_export.backends.coreml.divided import SimulatedNetwork
 from mobile_export.coreml_simulator.errors import SimulatorError
-from mobile_export.coreml_simulator.package import read_package
-from mobile_export.coreml_simulator.simulator import Mode, Simulator
+from mobile_export.coreml_simulator.simulator import Mode
 
 SAMPLE, TIMESTEP, OUTPUT = "sample", "timestep", "noise_pred"
 
@@ -38,8 +38,8 @@ class CoreMLDenoiser:
     def __init__(self, path: Path, mode: Mode = "declared") -> None:
         self.path = path
         with reported(path):
-            self.simulator = Simulator(read_package(path).program(), mode)
-        self.types = {value.name: value.type for value in self.simulator.program.inputs}
+            self.network = SimulatedNetwork(path, mode)
+        self.types = {name: value.type for name, value in self.network.inputs.items()}
         if SAMPLE not in self.types or TIMESTEP not in self.types:
             raise CheckFailed(f"{path} takes {', '.join(self.types)}: a denoiser takes {SAMPLE} and {TIMESTEP}")
         self.conditioning = tuple(name for name in self.types if name not in (SAMPLE, TIMESTEP))
@@ -64,7 +64,7 @@ class CoreMLDenoiser:
             inputs[name] = value.to(kind.element.carrier)[:, None]
         return inputs
 
-    def run(self, inputs: Mapping[str, Tensor], watch: tuple[str, ...] = ()) -> dict[str, Tensor]:
-        """Outputs and watched values of the program by name."""
+    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Inputs of the program by name -> its outputs by name."""
         with reported(self.path):
-            return self.simulator(inputs, watch=watch)
+            return self.network(inputs)

@@ -53,6 +53,7 @@ class ExecuTorchBackend:
     name = "executorch"
     title = "ExecuTorch"
     artifact = "unet.pte"
+    divided: str | None = None
     libraries: tuple[str, ...] = ("executorch",)
     batch = 1
 
@@ -122,6 +123,9 @@ class ExecuTorchBackend:
             limits=LIMITS,
         )
         return parity.require()
+
+    def finish(self, path: Path, probes: list[Probe]) -> Path:
+        return path
 
     def load(self, path: Path) -> ExecuTorchDenoiser:
         return ExecuTorchDenoiser(path)
