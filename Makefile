@@ -14,11 +14,12 @@ help: ## Show this list
 env: $(VENV)/.installed-core ## Create .venv with everything the exporter needs (once)
 	@echo "$(VENV) is ready"
 
-demo: env ## Export the bundled model at w8a8 and w4a8, simulate the phone, write build/report.html
+demo: env ## Export the bundled model for both systems at w8a8 and w4a8, simulate the phones, write build/report.html
 	@mkdir -p build
 	$(BIN)/mobile-export export emoji32 -o build/emoji32-w8a8 --precision w8a8
 	$(BIN)/mobile-export export emoji32 -o build/emoji32-w4a8 --precision w4a8
-	$(BIN)/mobile-export simulate build/emoji32-w4a8 -n 16 --seed 7 -o build/emoji32-w4a8.png
+	$(BIN)/mobile-export simulate build/emoji32-w4a8 -n 16 --seed 7 --target executorch -o build/emoji32-w4a8-executorch.png
+	$(BIN)/mobile-export simulate build/emoji32-w4a8 -n 16 --seed 7 --target coreml -o build/emoji32-w4a8-coreml.png
 	$(BIN)/mobile-export report build/emoji32-w8a8 build/emoji32-w4a8 -n 32 -o build/report.html
 	@echo "Report: $(CURDIR)/build/report.html"
 

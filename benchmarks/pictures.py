@@ -2,8 +2,8 @@
 
     python benchmarks/pictures.py build/emoji32-w4a8 -o docs/pictures
 
-Writes NAME.png, the first seeds of the evaluation stream in columns, the rows reference, quantized,
-quantized with correction; and, with --samples, 64 samples of the reference.
+Writes NAME-TARGET.png for each target, the first seeds of the evaluation stream in columns, the rows reference,
+quantized, quantized with correction; and, with --samples, 64 samples of the reference.
 """
 
 from __future__ import annotations
@@ -31,22 +31,20 @@ def main() -> None:
     arguments = parser.parse_args()
     bundle = Bundle.open(arguments.bundle)
     model = load_model(bundle.manifest["model"]["source"])
-    file = bundle.correction_file("executorch")
+    plan = bundle.correction_file(bundle.targets[0]).plan
     reference = guided(TorchDenoiser(model.unet), float(bundle.manifest["guidance"]), model.null_label)
-    artifact = bundle_denoiser(bundle, "executorch")
     classes = len(model.classes)
 
     few = make_batch(0, "evaluation", range(SEEDS), model.sample_shape, [k % classes for k in range(SEEDS)])
-    rows = [
-        run(file.plan, reference, few),
-        run(file.plan, artifact, few),
-        run(file.plan, artifact, few, file.correction),
-    ]
-    save_grid(arguments.output / f"{bundle.name}.png", np.concatenate(rows), columns=SEEDS)
+    exact = run(plan, reference, few)
+    for target in bundle.targets:
+        artifact, correction = bundle_denoiser(bundle, target), bundle.correction_file(target).correction
+        rows = [exact, run(plan, artifact, few), run(plan, artifact, few, correction)]
+        save_grid(arguments.output / f"{bundle.name}-{target}.png", np.concatenate(rows), columns=SEEDS)
     if arguments.samples is None:
         return
     many = make_batch(0, "simulation", range(SAMPLES), model.sample_shape, [k % classes for k in range(SAMPLES)])
-    save_grid(arguments.samples, run(file.plan, reference, many))
+    save_grid(arguments.samples, run(plan, reference, many))
 
 
 if __name__ == "__main__":

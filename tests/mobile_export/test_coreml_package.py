@@ -255,7 +255,7 @@ def test_a_layer_that_the_package_does_not_hold_is_named(packages):
     ("recipe", "message"),
     [
         (Recipe.of("w3a16", "palette"), "iOS 17 has palettes of 1, 2, 4, 6, 8 bits, not 3"),
-        (Recipe.of("w4a16", "block8"), "scale per block"),
+        (Recipe.of("w4a16", "block8"), "no scale per block"),
         (Recipe.of("w2a16", "palette4"), "iOS 17 has one palette for a whole layer"),
     ],
 )

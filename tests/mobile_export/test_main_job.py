@@ -1,12 +1,15 @@
-"""The main job on the bundled trained model: export at w4a8, simulate, evaluate, with its promised figures."""
+"""The main job on the bundled trained model: export both targets at w4a8, simulate, evaluate, with promised figures."""
 
 import numpy as np
 import pytest
 
 from correction.file import read_correction
 from mobile_export.backends.backend import BackendOptions
+from mobile_export.backends.coreml.backend import float_outputs
+from mobile_export.backends.coreml.stored_codes import compare_codes
 from mobile_export.backends.executorch.contents import missing_constants, read_contents
-from mobile_export.evaluate import evaluate
+from mobile_export.coreml_simulator.package import read_package
+from mobile_export.evaluate import evaluate_all
 from mobile_export.export import export, quantize
 from mobile_export.export_settings import ExportSettings
 from mobile_export.metrics import psnr
@@ -20,7 +23,6 @@ SETTINGS = ExportSettings(
     Recipe.of("w4a8"),
     calibration_samples=16,
     range_samples=6,
-    targets=("executorch",),
     options=BackendOptions(workers=2),
 )
 
@@ -28,6 +30,11 @@ SETTINGS = ExportSettings(
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     return export("emoji32", tmp_path_factory.mktemp("job") / "emoji32-w4a8", SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def evaluations(bundle):
+    return {found.target: found for found in evaluate_all([bundle], 12, benchmark=False)}
 
 
 def test_the_artifact_is_small_and_wholly_delegated(bundle):
@@ -53,24 +60,40 @@ def test_the_artifact_holds_the_quantized_models_integers_and_follows_it_in_lock
     assert missing_constants(read_contents(path.read_bytes(), str(path)), table) == []
     parity = bundle.part("executorch")["conversion_parity"]
     assert parity["layers"] == len(table.layers) and parity["quantizations"] == 2 * len(table.layers)
-    assert parity["timesteps"] == [probe.timestep for probe in probes] and len(probes) == 5
+    assert parity["timesteps"] == [999, 759, 519, 259, 19] and len(probes) == 50
     assert parity["activation_codes_compared"] > 1e7
     assert parity["worst_code_step"] <= 1 and parity["flip_rate"] < 1e-4
     assert parity["lockstep_output_error"] < 1e-5
 
 
-def test_the_bundle_verifies_and_draws_its_golden_image_again(bundle):
-    result = verify_bundle(bundle)["executorch"]
-    assert result.golden_equal and result.delegates == 1
+def test_the_package_holds_the_same_integers_and_follows_at_every_timestep(bundle):
+    model = load_model("emoji32")
+    plan = bundle.correction_file("coreml").plan
+    table = quantize(model, plan, SETTINGS, Progress())[0]
+    codes = compare_codes(read_package(bundle.artifact("coreml")).program(), float_outputs(table).layers, "ios18")
+    assert codes.wrong == () and codes.equal == codes.total == 4_674_304
+    parity = bundle.part("coreml")["conversion_parity"]
+    assert parity["quantizations"] == parity["layers"] == len(table.layers)
+    assert parity["timesteps"] == plan.timestep.tolist() and parity["activation_codes_compared"] > 5e7
+    assert parity["worst_code_step"] <= 1 and parity["flip_rate"] <= 1e-5
+    assert parity["output_max_abs"] <= 1e-5 and parity["declared_error"] <= 3e-3
+    assert bundle.artifact_bytes("coreml") <= 1.25 * bundle.manifest["model"]["parameters"] * 4 / 8
 
 
-def test_the_correction_brings_held_out_images_nearer_to_the_reference(bundle):
-    found = evaluate(bundle, count=12, benchmark=False)
+def test_the_bundle_verifies_and_draws_its_golden_images_again(bundle):
+    results = verify_bundle(bundle)
+    assert set(results) == {"executorch", "coreml"} and all(each.golden_equal for each in results.values())
+    assert results["executorch"].delegates == 1
+
+
+@pytest.mark.parametrize("target", ["executorch", "coreml"])
+def test_the_correction_brings_held_out_images_nearer_to_the_reference(bundle, evaluations, target):
+    found = evaluations[target]
     assert found.sampler_parity <= 1e-5
     gain = found.correction_gain
     assert gain["image_psnr_gain_db"].low > 0 and gain["seeds_improved"] >= 0.75
     assert found.quantization_error["image_psnr_db"].mean > 15
-    correction = read_correction(bundle.path / "executorch" / "correction.safetensors").correction
+    correction = read_correction(bundle.path / target / "correction.safetensors").correction
     assert not correction.is_identity and np.array_equal(found.tables["input_gain"], correction.input_gain)
 
 

@@ -16,6 +16,7 @@ from mobile_export.backends.coreml.apple import AppleRuntime, load_predict
 from mobile_export.backends.coreml.conversion import SPECIFICATIONS, convert
 from mobile_export.backends.coreml.denoiser import OUTPUT, SAMPLE, TIMESTEP, CoreMLDenoiser, reported
 from mobile_export.backends.coreml.divided import CHUNKS, divide, packages
+from mobile_export.backends.coreml.encoding import require_ios17
 from mobile_export.backends.coreml.network import Interface, ane_network, plain_network
 from mobile_export.backends.coreml.package import save_package
 from mobile_export.backends.coreml.parity import Case, check_package
@@ -46,7 +47,11 @@ class CoreMLBackend:
         self.options = options or BackendOptions()
 
     def require_supported(self, recipe: Recipe) -> None:
-        """Everything that a recipe can say has a form on iOS 18; on iOS 17 `encode` names what has none."""
+        """Everything that a recipe can say has a form on iOS 18."""
+        if self.options.ios == "ios17":
+            for name, choice in recipe.choices():
+                if choice.bits is not None and choice.format is not None:
+                    require_ios17(name, choice.bits, choice.format)
 
     def export(self, model: DiffusionModel, table: QuantizationTable, path: Path, progress: Progress) -> None:
         progress.stage(f"convert to Core ML ({table.precision.name}, {self.options.ios}, {self.options.compute})")

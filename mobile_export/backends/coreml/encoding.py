@@ -6,7 +6,7 @@
 | linear, per channel, 4 bit     | blockwise_shift_scale, int4     | one palette, scale after the layer|
 | linear, per channel, other     | one palette of the levels, scale after the layer                    |
 | linear, per block, 8 or 4 bit  | blockwise_shift_scale           | -                                 |
-| palettes of channel groups     | lut_to_dense, one for each group| only with a single group          |
+| palettes of channel groups     | lut_to_dense, one for each group| -                                 |
 | one palette and channel scales | lut_to_dense, scale after the layer                                 |
 
 A scale after the layer multiplies its output channels: y = (W' x) * scale + bias.
@@ -17,10 +17,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
 from correction.errors import UsageError
 from mobile_export.quantize.palette import PaletteCodes
+from mobile_export.quantize.weight_format import WeightFormat
 from mobile_export.quantize.weights import WeightCodes
 
 IOS17_PALETTE_BITS = (1, 2, 4, 6, 8)
@@ -54,41 +54,30 @@ Encoding = Affine | Palette
 def encode(name: str, weight: WeightCodes | PaletteCodes, rank: int, ios: str) -> Encoding:
     """The stored form of one layer's codes. rank: dimensions of the weight in the program (a Linear may be a 1x1
     convolution there). Raises UsageError where that iOS has no form for them, naming the layer and what it has."""
+    if ios == "ios17":
+        require_ios17(name, weight.bits, weight.format)
     if isinstance(weight, PaletteCodes):
-        return _palette(name, weight, rank, ios)
+        indices, scale = _with_rank(weight.indices.numpy(), rank), weight.scale
+        return Palette(indices, weight.palette.numpy(), weight.bits, None if scale is None else scale.numpy())
     codes = _with_rank(weight.codes.numpy(), rank)
-    if ios == "ios18" and weight.bits in (4, 8):
+    if weight.bits == 8 or (weight.bits == 4 and ios == "ios18"):
         return Affine(codes, _with_rank(weight.scale.numpy(), rank), weight.bits)
-    if weight.scale.dim() > 1:
-        raise UsageError(
-            f"{name}: {weight.bits}-bit weights with a scale per block need 4 or 8 bits and iOS 18; "
-            "choose the format channel or palette, or --ios ios18"
-        )
-    if weight.bits == 8:
-        return Affine(codes, _with_rank(weight.scale.numpy(), rank), 8)
-    _require_ios17_bits(name, weight.bits, ios)
     # The levels divided by a power of two lie in [-1, 1), so that float16 sums stay as small as the weights allow.
     half = 2 ** (weight.bits - 1)
     levels = np.arange(-half, half, dtype=np.float32)[None] / half
     return Palette((codes + half).astype(np.uint8), levels, weight.bits, weight.scale.numpy() * half)
 
 
-def _palette(name: str, weight: PaletteCodes, rank: int, ios: str) -> Palette:
-    palette = weight.palette.numpy()
-    if ios == "ios17":
-        _require_ios17_bits(name, weight.bits, ios)
-        if len(palette) > 1:
-            raise UsageError(
-                f"{name}: iOS 17 has one palette for a whole layer, here are {len(palette)}; "
-                "choose the format palette or channel, or --ios ios18"
-            )
-    scale: Tensor | None = weight.scale
-    indices = _with_rank(weight.indices.numpy(), rank)
-    return Palette(indices, palette, weight.bits, None if scale is None else scale.numpy())
-
-
-def _require_ios17_bits(name: str, bits: int, ios: str) -> None:
-    if ios == "ios17" and bits not in IOS17_PALETTE_BITS:
+def require_ios17(name: str, bits: int, format: WeightFormat) -> None:
+    """Raises UsageError, naming the layer or precision, for weights without a form on iOS 17."""
+    if format.kind == "block":
+        raise UsageError(f"{name}: iOS 17 has no scale per block; choose the format channel or palette, or --ios ios18")
+    if format.kind == "palette" and format.size is not None:
+        raise UsageError(
+            f"{name}: iOS 17 has one palette for a whole layer, not one for {format.size} output channels; "
+            "choose the format palette or channel, or --ios ios18"
+        )
+    if bits not in IOS17_PALETTE_BITS:
         allowed = ", ".join(map(str, IOS17_PALETTE_BITS))
         raise UsageError(f"{name}: iOS 17 has palettes of {allowed} bits, not {bits}; choose one or --ios ios18")
 
