@@ -1,6 +1,6 @@
 """Every correction method on the same artifact and the same held-out noise, side by side.
 
-    python benchmarks/correction_methods.py build/emoji32-w4a8 -n 64
+    python benchmarks/correction_methods.py build/emoji32-w4a8 -n 64 [--target coreml]
 
 Each method is calibrated on the bundle's artifact (calibration stream) and judged on the evaluation
 stream: mean image PSNR against the reference, and the paired gain over no correction with its 95 %
@@ -27,14 +27,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("-n", type=int, default=64, help="held-out seeds")
+    parser.add_argument("--target", default="executorch")
     parser.add_argument("--calibration-samples", type=int, default=48)
     parser.add_argument("--methods", nargs="+", default=[m for m in METHODS if m != "none"])
     arguments = parser.parse_args()
     bundle = Bundle.open(arguments.bundle)
     model = load_model(bundle.manifest["model"]["source"])
-    plan = bundle.correction_file("executorch").plan
+    plan = bundle.correction_file(arguments.target).plan
     guidance = float(bundle.manifest["guidance"])
-    artifact = bundle_denoiser(bundle, "executorch")
+    artifact = bundle_denoiser(bundle, arguments.target)
     reference = guided(TorchDenoiser(model.unet), guidance, model.null_label)
 
     def batch(stream: str, count: int):
@@ -48,7 +49,7 @@ def main() -> None:
         return psnr(np.clip(run(plan, artifact, held_out, correction), -1, 1), exact)
 
     plain = quality(None)
-    print(f"{bundle.name}: {arguments.n} held-out seeds, {arguments.calibration_samples} calibration trajectories\n")
+    print(f"{bundle.name}, {arguments.target}: {arguments.n} held-out seeds, {arguments.calibration_samples} calibration trajectories\n")
     print("| method | image PSNR (dB) | paired gain (dB), 95 % interval | seeds improved | steps kept |")
     print("|---|---|---|---|---|")
     print(f"| none | {plain.mean():.2f} | | | |", flush=True)
