@@ -24,7 +24,7 @@ from correction.plan import COLUMNS, MAX_HISTORY, MAX_STEPS, PREDICTION_TYPES, F
 from correction.tables import MAX_CHANNELS, NAMES, Correction
 
 FORMAT = "timestep-correction"
-VERSION = "1.0"
+VERSION = "1.1"
 MAX_FILE = 64 * 2**20  # bytes
 RESERVED = ("format", "format_version", "prediction_type", "scheduler", "scheduler_config")
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)

@@ -32,7 +32,7 @@ class SamplingPlan:
     and the loop starts at x = init_sigma * noise. Every scheduler whose step is linear but for the clip has this form.
 
     Attributes:
-        timestep: [N] what the network is told, >= 0, strictly decreasing.
+        timestep: [N] what the network is told, >= 0, never increasing (Heun and PLMS call it twice at some).
         input_scale: [N] factor on the sample before the network, > 0.
         p, q: [N] weights of the sample and of the model output in the converted output y (usually the predicted x0).
         clip: [N] bound on |y|; 0 means that y is not clipped.
@@ -99,13 +99,12 @@ class SamplingPlan:
             require_finite(name, getattr(self, name))
         if not np.isfinite(self.init_sigma):
             raise TableError("not-finite", f"init_sigma must be finite, got {self.init_sigma}.")
-        late = np.flatnonzero(np.diff(self.timestep) >= 0)
+        late = np.flatnonzero(np.diff(self.timestep) > 0)
         if late.size:
             i = int(late[0]) + 1
             raise TableError(
                 "timesteps-not-decreasing",
-                f"timesteps must decrease strictly, but step {i} has {self.timestep[i]:g} after "
-                f"{self.timestep[i - 1]:g}.",
+                f"timesteps must not increase, but step {i} has {self.timestep[i]:g} after {self.timestep[i - 1]:g}.",
             )
         if self.timestep[-1] < 0:
             raise TableError("bad-plan", f"timesteps must be >= 0, got {self.timestep[-1]:g} at the last step.")

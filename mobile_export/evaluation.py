@@ -30,7 +30,7 @@ class Evaluation:
     images: variant -> (N, C, H, W) float32 in [-1, 1]; the same row is the same seed and label.
     strips: variant -> (K, S, C, H, W) float32 in [-1, 1], predicted clean images at `strip_steps`,
         for the first K seeds; strip_steps: (S,) step indices.
-    timesteps: (T,) of the sampling plan, decreasing.
+    timesteps: (T,) of the sampling plan, never increasing.
     snr_db: "quantized" / "corrected" -> (T,), signal-to-noise ratio of the sample after each step,
         as the next step's network sees it, against the reference's, in dB, over all seeds.
     mean_drift: same keys -> (T, C), mean of (sample - reference sample), in sample units.

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 
 from correction import Correction, Denoiser, SamplingPlan
 from correction.loop import advance
-from correction.schedulers import make_scheduler
+from correction.schedulers import make_scheduler, run_of
 from mobile_export.models.diffusion_model import DiffusionModel, TorchDenoiser
 from mobile_export.progress import Progress
 from mobile_export.simulate import Batch, guided, run
@@ -110,28 +108,26 @@ def sampler_parity(sampler: str, model: DiffusionModel, plan: SamplingPlan, refe
     """Largest absolute difference of a step between the device loop and diffusers' own scheduler, float32.
 
     Along whole trajectories of the reference network under the diffusers scheduler; at each step both
-    get the same sample, model output and fresh noise, and keep their own histories.
+    get the same sample, model output and fresh noise, and keep their own histories. Differences are in
+    units of what the network sees: samples whose noise has a standard deviation of sigma are divided by
+    sqrt(sigma^2 + 1), as the scheduler does before the network.
     """
     few = batch.rows(slice(0, PARITY_SAMPLES))
-    scheduler, eta = make_scheduler(sampler, model.scheduler_config)
-    scheduler.set_timesteps(plan.steps)
-    x = torch.from_numpy(few.noise) * scheduler.init_noise_sigma
-    own_noise = "variance_noise" not in inspect.signature(scheduler.step).parameters  # draws from a generator
+    scheduler, _ = make_scheduler(sampler, model.scheduler_config)
+    run = run_of(plan, scheduler, dtype=torch.float32)
+    x = few.noise * np.float32(run.scheduler.init_noise_sigma)
     history: list[np.ndarray] = []
     worst = 0.0
-    for i, timestep in enumerate(scheduler.timesteps):
-        output = reference(scheduler.scale_model_input(x, timestep).numpy(), float(timestep), **few.conditioning)
-        options: dict[str, Any] = {"eta": eta} if eta else {}
-        fresh = None
-        if plan.sigma[i]:
-            twin = torch.Generator().manual_seed(i)
-            fresh = torch.randn(x.shape, generator=twin).numpy() if own_noise else few.step_noise(i)
-            if own_noise:
-                options["generator"] = torch.Generator().manual_seed(i)
-            else:
-                options["variance_noise"] = torch.from_numpy(fresh)
-        ours, converted = advance(plan, i, x.numpy(), output, history, lambda _, fresh=fresh: fresh)
+    for i in range(plan.steps):
+        seen = run.network_input(i, x)
+        output = reference(seen, float(run.timestep[i]), **few.conditioning)
+        step = run.step(i, x, output)
+        ours, converted = advance(plan, i, x, output, history, lambda _, fresh=step.noise: fresh)
         history = [converted, *history][: plan.history]
-        x = scheduler.step(torch.from_numpy(output), timestep, x, **options).prev_sample
-        worst = max(worst, float(np.abs(ours - x.numpy()).max()))
+        worst = max(
+            worst,
+            float(np.abs(plan.input_scale[i] * x - seen).max()),
+            float(np.abs(ours - step.after).max() * plan.input_scale[i]),
+        )
+        x = step.after
     return worst

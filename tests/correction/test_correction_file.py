@@ -236,7 +236,10 @@ HOSTILE = {
     "NaN": (with_values("output_gain", 1, float("nan")), "not-finite"),
     "infinity": (with_values("plan.w", 1, float("-inf")), "not-finite"),
     "infinite init_sigma": (with_values("plan.init_sigma", 0, float("inf")), "not-finite"),
-    "timestep twice": (with_values("plan.timestep", 1, float(PLAN.timestep[0])), "timesteps-not-decreasing"),
+    "timestep above the one before": (
+        with_values("plan.timestep", 1, float(np.nextafter(PLAN.timestep[0], np.float32(1e9)))),
+        "timesteps-not-decreasing",
+    ),
     "timestep below 0": (with_values("plan.timestep", 2, -1.0), "bad-plan"),
     "negative sigma": (with_values("plan.sigma", 0, -1.0), "bad-plan"),
     "output before the first": (with_values("plan.w", 1, 0.5), "bad-plan"),
@@ -289,7 +292,7 @@ def test_every_single_bit_flip_is_refused_by_type_or_read_as_valid():
         except FormatError:
             refused += 1
         else:
-            assert np.isfinite(read.plan.w).all() and (np.diff(read.plan.timestep) < 0).all()
+            assert np.isfinite(read.plan.w).all() and (np.diff(read.plan.timestep) <= 0).all()
             assert (np.abs(read.correction.output_gain) <= 10).all()
     assert refused > len(VALID)
 
@@ -315,6 +318,14 @@ def test_any_json_in_any_place_is_a_typed_error_or_valid(name, key, value):
     for text in (json.dumps(value), "[" * 50_000, "1e999", '{"a": NaN}'):
         config = read_correction(changed(lambda h, t=text: put(h, "__metadata__", "scheduler_config", t)))
         assert isinstance(config.plan.scheduler_config, dict)
+
+
+def test_a_timestep_twice_is_read_in_every_minor_version():
+    for version in ("1.0", "1.1"):
+        data = with_values("plan.timestep", 1, float(PLAN.timestep[0]))
+        data = data.replace(b'"format_version":"1.1"', f'"format_version":"{version}"'.encode())
+        plan = read_correction(data).plan
+        assert plan.timestep[0] == plan.timestep[1] > plan.timestep[2]
 
 
 def test_a_newer_minor_version_and_unknown_metadata_are_accepted():

@@ -161,7 +161,7 @@ def test_guidance_mixes_two_calls_and_scale_one_is_one_call():
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
-        ({"timestep": [9, 9, 3, 1]}, "timesteps-not-decreasing"),
+        ({"timestep": [9, 9.5, 3, 1]}, "timesteps-not-decreasing"),
         ({"timestep": [9, 4, 3, -1]}, "bad-plan"),
         ({"p": [1, 2, np.nan, 1]}, "not-finite"),
         ({"q": [1, 2, 1e300, 1]}, "not-finite"),

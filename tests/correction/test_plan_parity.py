@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, PNDMScheduler
+from diffusers import (
+    DDIMInverseScheduler,
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
 from toys import ALPHAS, reference
 
 from correction import NotLinearError, UsageError, initial_noise, sample, step_noises
@@ -109,12 +119,20 @@ def test_ddpm_agrees_with_diffusers_and_its_own_noise(steps, variance, clip):
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
-@pytest.mark.parametrize("steps", [1, 2, 7, 50, 1000])
+@pytest.mark.parametrize("steps", [1, 2, 7, 50])
 def test_named_samplers_compile_and_start_at_pure_noise(name, steps):
     plan = make_plan(name, {"num_train_timesteps": 1000, "timestep_spacing": "leading", "clip_sample": True}, steps)
-    assert plan.steps == steps
+    rows = {"heun": 2 * steps - 1, "kdpm2": 2 * steps - 1, "pndm": steps + (steps > 1)}
+    assert plan.steps == rows.get(name, steps)
     assert plan.timestep[0] == 999
-    assert plan.needs_noise == (name in ("ddim-eta1", "ddpm") and steps > 1)
+    noisy = ("ddim-eta1", "ddpm", "euler-a", "dpmpp-2m-sde", "sa-solver", "lcm", "tcd")
+    assert plan.needs_noise == (name in noisy and steps > 1)
+
+
+@pytest.mark.parametrize("name", ["ddim", "ddpm", "euler", "dpmpp-2m", "pndm"])
+def test_every_training_timestep_can_be_a_step(name):
+    plan = make_plan(name, {"num_train_timesteps": 1000, "clip_sample": True}, 1000)
+    assert np.unique(plan.timestep).tolist() == list(range(1000))
 
 
 def test_named_sampler_equals_the_scheduler_it_names():
@@ -171,7 +189,15 @@ def test_the_scheduler_is_not_changed():
     [
         (lambda: DDIMScheduler(thresholding=True), "thresholding"),
         (lambda: DDPMScheduler(variance_type="learned_range"), "variance"),
-        (lambda: PNDMScheduler(), "PNDMScheduler"),
+        (lambda: DDIMInverseScheduler(), "timesteps must not increase, but step 1 has 100 after 0"),
+        (lambda: EulerAncestralDiscreteScheduler(prediction_type="sample"), "not implemented"),
+        (lambda: DDIMScheduler(rescale_betas_zero_snr=True, timestep_spacing="trailing"), "zero terminal SNR"),
+        (lambda: UniPCMultistepScheduler(prediction_type="flow_prediction"), "v_prediction; got 'flow_prediction'"),
+        (lambda: FlowMatchEulerDiscreteScheduler(), "its configuration does not say"),
+        (
+            lambda: DPMSolverSinglestepScheduler(algorithm_type="sde-dpmsolver++", final_sigmas_type="zero"),
+            "linear",
+        ),
     ],
 )
 def test_refused_schedulers_are_named_with_the_reason(scheduler, reason):
@@ -188,8 +214,14 @@ def test_a_scheduler_that_is_not_linear_fails_the_proof():
             result.prev_sample = result.prev_sample + 0.01 * sample**2
             return result
 
-    with pytest.raises(NotLinearError, match=r"not linear.*step"):
+    with pytest.raises(NotLinearError, match=r"Squaring is not linear.*step 0 differs"):
         compile_plan(Squaring(), 10)
+
+
+def test_timesteps_can_be_given_where_the_scheduler_takes_them():
+    plan = compile_plan(DDPMScheduler(), [999, 500, 3])
+    assert plan.timestep.tolist() == [999, 500, 3] and plan.scheduler_config["timesteps"] == [999, 500, 3]
+    assert compile_plan(DDPMScheduler(), 3).scheduler_config["num_inference_steps"] == 3
 
 
 @pytest.mark.parametrize(
@@ -202,6 +234,11 @@ def test_a_scheduler_that_is_not_linear_fails_the_proof():
         (lambda: make_plan("ddim", {}, 10, spacing="even"), "even"),
         (lambda: compile_plan(DDIMScheduler(), 10, eta=1.5), "1.5"),
         (lambda: compile_plan(DPMSolverMultistepScheduler(), 10, eta=0.5), "takes no eta"),
+        (lambda: make_plan("ddim", {}, [5, 3]), "DDIMScheduler takes no timesteps"),
+        (lambda: make_plan("ddpm", {}, [3, 5]), r"decreasing whole numbers, got \[3, 5\]"),
+        (lambda: make_plan("ddpm", {}, []), r"decreasing whole numbers, got \[\]"),
+        (lambda: make_plan("ddpm", {}, [1000, 5]), r"DDPMScheduler refuses steps=\[1000, 5\]"),
+        (lambda: make_plan("lcm", {}, 51), "LCMScheduler refuses steps=51"),
     ],
 )
 def test_requests_out_of_range_are_usage_errors(call, message):
