@@ -49,7 +49,8 @@ def main() -> None:
         return psnr(np.clip(run(plan, artifact, held_out, correction), -1, 1), exact)
 
     plain = quality(None)
-    print(f"{bundle.name}, {arguments.target}: {arguments.n} held-out seeds, {arguments.calibration_samples} calibration trajectories\n")
+    count = arguments.calibration_samples
+    print(f"{bundle.name}, {arguments.target}: {arguments.n} held-out seeds, {count} calibration trajectories\n")
     print("| method | image PSNR (dB) | paired gain (dB), 95 % interval | seeds improved | steps kept |")
     print("|---|---|---|---|---|")
     print(f"| none | {plain.mean():.2f} | | | |", flush=True)

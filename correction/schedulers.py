@@ -197,9 +197,10 @@ def _check_kind(scheduler: Any) -> None:
     name, config = type(scheduler).__name__, getattr(scheduler, "config", {})
     predicts = config.get("prediction_type")
     if predicts not in PREDICTION_TYPES:
-        said = "its configuration does not say" if predicts is None else f"got {predicts!r}"
+        said = "has no prediction_type" if predicts is None else f"says {predicts!r}"
         raise NotLinearError(
-            f"{name} cannot be compiled: a plan is for networks that predict {', '.join(PREDICTION_TYPES)}; {said}."
+            f"{name} cannot be compiled: networks of a plan predict {', '.join(PREDICTION_TYPES)}, but its "
+            f"configuration {said}."
         )
     lacks = [need for need in ("init_noise_sigma", "scale_model_input") if not hasattr(scheduler, need)]
     if lacks:

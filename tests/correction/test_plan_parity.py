@@ -192,8 +192,8 @@ def test_the_scheduler_is_not_changed():
         (lambda: DDIMInverseScheduler(), "timesteps must not increase, but step 1 has 100 after 0"),
         (lambda: EulerAncestralDiscreteScheduler(prediction_type="sample"), "not implemented"),
         (lambda: DDIMScheduler(rescale_betas_zero_snr=True, timestep_spacing="trailing"), "zero terminal SNR"),
-        (lambda: UniPCMultistepScheduler(prediction_type="flow_prediction"), "v_prediction; got 'flow_prediction'"),
-        (lambda: FlowMatchEulerDiscreteScheduler(), "its configuration does not say"),
+        (lambda: UniPCMultistepScheduler(prediction_type="flow_prediction"), "configuration says 'flow_prediction'"),
+        (lambda: FlowMatchEulerDiscreteScheduler(), "its configuration has no prediction_type"),
         (
             lambda: DPMSolverSinglestepScheduler(algorithm_type="sde-dpmsolver++", final_sigmas_type="zero"),
             "linear",

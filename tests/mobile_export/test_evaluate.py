@@ -133,7 +133,8 @@ def test_sampler_parity_of_every_sampler(sampler, model):
     alphas = make_scheduler(sampler, model.scheduler_config)[0].alphas_cumprod.numpy()
     for denoiser in (clean, TorchDenoiser(model.unet)) if plan.clip.any() else (clean,):
         assert sampler_parity(sampler, model, plan, denoiser, batch) <= 1e-5
-    wrong = dataclasses.replace(plan, **{name: getattr(plan, name) * np.float32(1.001) for name in ("a", "b", "w", "sigma")})
+    columns = {name: getattr(plan, name) * np.float32(1.001) for name in ("a", "b", "w", "sigma")}
+    wrong = dataclasses.replace(plan, **columns)
     assert sampler_parity(sampler, model, wrong, clean, batch) > 1e-5
 
 
