@@ -1,56 +1,148 @@
-"""DiffusionModel: a diffusers UNet with what is needed to sample from it, loaded from a folder or the hub."""
+"""DiffusionModel: a diffusion UNet with what is needed to sample from it, loaded from a folder or the hub."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-import numpy as np
+import diffusers
 import torch
-from diffusers import DiffusionPipeline, UNet2DModel
-from diffusers.utils import logging as diffusers_logging
-from torch import Tensor
+from torch import Tensor, nn
 
-from correction.errors import CheckFailed, UsageError
-from mobile_export.models.zoo import zoo_folder, zoo_names
+from correction.errors import UsageError
+from mobile_export.models.component import Component, call_network
+from mobile_export.models.labels import read_classes
+from mobile_export.models.latents import Latents
+from mobile_export.models.named_unet import NamedUNet, takes_names
+from mobile_export.models.pipeline_folder import find_folder
+from mobile_export.models.pipelines import left_out
+from mobile_export.models.saved_model import SavedModel
+from mobile_export.models.text import TextSide
+from mobile_export.models.torch_denoiser import TorchDenoiser
+from mobile_export.models.vae_decoder import VaeDecoder
+from mobile_export.models.vae_encoder import VaeEncoder
+from mobile_export.models.weights import FolderWeights, ModuleWeights, Weights, finished
 
-SUPPORTED_BLOCKS = ("DownBlock2D", "AttnDownBlock2D", "UpBlock2D", "AttnUpBlock2D")
-_LABELS_FILE = "labels.json"
+__all__ = ["DiffusionModel", "TorchDenoiser", "load_model"]
+
+LABELS, TEXT, GUIDANCE = "class_labels", "encoder_hidden_states", "timestep_cond"  # inputs besides sample, timestep
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DiffusionModel:
-    """A float32 UNet2DModel in evaluation mode, its scheduler's configuration and its class names.
+    """A model of which only the settings are in memory; networks are loaded when they are asked for.
 
-    name: short name for titles; source: what the user asked for; digest: sha256 over weights and
-    configuration; classes: label -> name, empty for an unconditional model; null_label: the label
-    of classifier-free guidance, or None.
+    name: short name for titles; source: what the user asked for; pipeline: its diffusers class, "" for a bare network;
+    kind: class of its UNet; sample_shape: (C, H, W) of what the UNet denoises; conditioning: example of each further
+    input of the UNet by name, one row; scheduler_class, scheduler_config: the scheduler as its pipeline uses it;
+    classes: label -> name, empty without classes; null_label: the label of classifier-free guidance, or None;
+    latents: None for a model of pixels; text: None without prompts; notes: what is left out, as sentences.
     """
 
     name: str
     source: str
-    unet: UNet2DModel
+    pipeline: str
+    kind: str
+    sample_shape: tuple[int, int, int]
+    scheduler_class: str
     scheduler_config: Mapping[str, Any]
-    classes: tuple[str, ...]
-    null_label: int | None
-    digest: str
+    weights: Weights = field(repr=False)
+    conditioning: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    classes: tuple[str, ...] = ()
+    null_label: int | None = None
+    latents: Latents | None = None
+    text: TextSide | None = None
+    notes: tuple[str, ...] = ()
 
-    @property
-    def sample_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one sample."""
-        size = self.unet.config.sample_size
-        height, width = size if isinstance(size, (tuple, list)) else (size, size)
-        return int(self.unet.config.in_channels), int(height), int(width)
+    @classmethod
+    def of_module(
+        cls,
+        unet: nn.Module,
+        sample_shape: tuple[int, int, int],
+        scheduler: Any,
+        *,
+        name: str,
+        conditioning: Mapping[str, Tensor] | None = None,
+        classes: Sequence[str] = (),
+        null_label: int | None = None,
+    ) -> DiffusionModel:
+        """A model of a network in memory, called as unet(sample (B, C, H, W), timestep (B,), **conditioning).
+
+        It returns the model output as a tensor, as a tuple that begins with it, or as `.sample` of an object. It is
+        put in evaluation mode, without gradients. Its further inputs are known by name: class_labels,
+        encoder_hidden_states and timestep_cond are used as those of diffusers' UNets.
+
+        Args:
+            sample_shape: (C, H, W) of one sample.
+            scheduler: a diffusers scheduler, as it was trained with.
+            conditioning: an example of each further input, one row each.
+            classes, null_label: see DiffusionModel; for a network with class_labels.
+
+        Raises:
+            UsageError: the weights are not float32, or the network gives something else than (1, C, H, W).
+            CheckFailed: a weight is not finite.
+        """
+        examples = dict(conditioning or {})
+        wrong = next((key for key, value in unet.state_dict().items() if value.dtype == torch.float64), None)
+        wrong = wrong or next((k for k, p in unet.named_parameters() if p.dtype != torch.float32), None)
+        if wrong is not None:
+            raise UsageError(f"{name}: weight {wrong} is {unet.state_dict()[wrong].dtype}; supported: torch.float32")
+        network = finished(name, unet)
+        if not takes_names(unet, examples):
+            network = NamedUNet(unet).eval()
+        model = cls(
+            name=name,
+            source=name,
+            pipeline="",
+            kind=type(unet).__name__,
+            sample_shape=sample_shape,
+            scheduler_class=type(scheduler).__name__,
+            scheduler_config=dict(scheduler.config),
+            weights=ModuleWeights(network, dict(scheduler.config)),
+            conditioning=examples,
+            classes=tuple(classes),
+            null_label=null_label,
+        )
+        with torch.inference_mode():
+            result = call_network(network, model.inputs)
+        if not isinstance(result, Tensor) or result.shape != (1, *sample_shape):
+            got = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
+            raise UsageError(f"{name}: the network must give {[1, *sample_shape]} for a sample of it, it gave {got}")
+        return model
+
+    @cached_property
+    def unet(self) -> nn.Module:
+        """The float32 UNet in evaluation mode, loaded at the first use; raises as `Weights.load`."""
+        return self.weights.load("unet")
+
+    def release(self) -> None:
+        """Let go of the UNet; the next use loads it anew."""
+        self.__dict__.pop("unet", None)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over the weights and configurations that are used; files are read when it is first asked for."""
+        return self.weights.digest()
 
     @property
     def conditional(self) -> bool:
-        return self.unet.config.num_class_embeds is not None
+        """Whether the UNet takes class labels."""
+        return LABELS in self.conditioning
+
+    @property
+    def guided_by_input(self) -> bool:
+        """Whether the UNet is told the guidance (timestep_cond), as latent consistency models are."""
+        return GUIDANCE in self.conditioning
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        channels, height, width = self.sample_shape
+        if self.latents is None:
+            return channels, height, width
+        return self.latents.image_channels, height * self.latents.factor, width * self.latents.factor
 
     def label(self, name: str) -> int:
         """The label of a class name or of a number in words. Raises UsageError naming what exists."""
@@ -58,167 +150,71 @@ class DiffusionModel:
             return self.classes.index(name)
         raise UsageError(f"unknown class {name!r}: {self.name} has {', '.join(self.classes) or 'no classes'}")
 
-    def example_inputs(self) -> tuple[Tensor, ...]:
-        """Distinct tensors of the shapes and types that an artifact takes: sample, timestep, class_labels."""
+    def scheduler(self) -> Any:
+        """The diffusers scheduler that the pipeline uses, made anew."""
+        return getattr(diffusers, self.scheduler_class).from_config(self.scheduler_config)
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """Distinct tensors of the shapes and types that the UNet takes, by name, one row."""
         sample, timestep = torch.zeros(1, *self.sample_shape), torch.full((1,), 500.0)
-        return (sample, timestep, torch.zeros(1, dtype=torch.int64)) if self.conditional else (sample, timestep)
+        return {"sample": sample, "timestep": timestep, **{k: v.clone() for k, v in self.conditioning.items()}}
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """`inputs` in their order."""
+        return tuple(self.inputs.values())
+
+    @property
+    def component_names(self) -> tuple[str, ...]:
+        """What can be exported, in the order of export."""
+        text = ("text_encoder",) if self.text is not None else ()
+        return text + (("vae_encoder", "vae_decoder") if self.latents is not None else ()) + ("unet",)
+
+    def component(self, name: str) -> Component:
+        """One of `component_names`. All but the UNet are loaded at each call and not kept.
+
+        Raises UsageError for another name, and as `Weights.load`.
+        """
+        if name not in self.component_names:
+            raise UsageError(f"{self.name} has no {name!r}: it has {', '.join(self.component_names)}")
+        if name == "unet":
+            return Component(name, self.unet, self.inputs, "noise_pred", self.name, self.digest)
+        network: nn.Module
+        if name == "text_encoder" and self.text is not None:
+            ids = torch.zeros(1, self.text.max_length, dtype=torch.int64)
+            network, inputs, output = self.weights.load("text_encoder"), {"input_ids": ids}, TEXT
+        elif name == "vae_decoder":
+            latents = torch.zeros(1, *self.sample_shape)
+            network, inputs, output = VaeDecoder(self.weights.load("vae")), {"latents": latents}, "image"
+        else:
+            image = torch.zeros(1, *self.image_shape)
+            network, inputs, output = VaeEncoder(self.weights.load("vae")), {"image": image}, "moments"
+        return Component(name, network.eval(), inputs, output, self.name, self.digest)
 
 
-class TorchDenoiser:
-    """A PyTorch UNet as a denoiser over numpy arrays: (B, C, H, W) float32, timestep -> (B, C, H, W)."""
+def load_model(source: str, latent_size: tuple[int, int] | None = None) -> DiffusionModel:
+    """A bundled model by name, a diffusers folder by path, or a hub repository by its name; no weights are read.
 
-    def __init__(self, unet: torch.nn.Module) -> None:
-        self.unet = unet
-
-    def __call__(self, sample: np.ndarray, timestep: float, /, **conditioning: np.ndarray) -> np.ndarray:
-        labels = conditioning.get("class_labels")
-        time = torch.full((len(sample),), timestep)
-        with torch.inference_mode():
-            kwargs = {} if labels is None else {"class_labels": torch.from_numpy(np.asarray(labels))}
-            output = self.unet(torch.from_numpy(sample), time, return_dict=False, **kwargs)[0]
-        return output.numpy()
-
-
-def load_model(source: str) -> DiffusionModel:
-    """Load a bundled model by name, a diffusers folder by path, or a hub repository by its name.
-
-    Raises UsageError when nothing is found, the folder is not a diffusers pipeline, or the
-    architecture is not supported; CheckFailed when weights are missing or not finite.
+    latent_size: (H, W) of what the UNet denoises, instead of what its configuration says. Raises UsageError when
+    nothing is found, the folder is not a diffusers pipeline, or it is not supported (docs/models.md).
     """
-    folder = zoo_folder(source) if source in zoo_names() else Path(source)
-    if not folder.exists():
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
-            known = ", ".join(zoo_names())
-            wanted = f"a diffusers folder, a hub name (owner/name) or one of: {known}"
-            raise UsageError(f"no model at {source!r}: give {wanted}")
-        pipeline = _load_pipeline(source, f"{source!r} is no folder here, and could not be loaded from the hub")
-        return _describe(source.split("/")[-1], source, pipeline, labels=None)
-    if not (folder / "model_index.json").is_file():
-        raise UsageError(f"{source!r} is not a diffusers pipeline folder: it has no model_index.json")
-    pipeline = _load_pipeline(str(folder), f"{source!r} could not be loaded as a diffusers pipeline", local=True)
-    return _describe(folder.resolve().name, source, pipeline, _read_labels(folder / _LABELS_FILE))
-
-
-def _load_pipeline(source: str, failure: str, local: bool = False) -> DiffusionPipeline:
-    try:
-        with _no_progress_bar():
-            return DiffusionPipeline.from_pretrained(
-                source,
-                dtype=torch.float32,
-                local_files_only=local,
-                low_cpu_mem_usage=False,
-                use_safetensors=True,  # the other weight format is pickle, which runs code
-            )
-    except Exception as error:  # diffusers, the hub client and safetensors raise many kinds
-        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UsageError(f"{failure}: {first_line}") from error
-
-
-@contextlib.contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """A folder loads in a moment; diffusers' own bar would break ours."""
-    shown = diffusers_logging.is_progress_bar_enabled()
-    diffusers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            diffusers_logging.enable_progress_bar()
-
-
-def _describe(name: str, source: str, pipeline: DiffusionPipeline, labels: Any) -> DiffusionModel:
-    unet = _supported(source, getattr(pipeline, "unet", None))
-    unet = unet.float().eval().requires_grad_(False)
-    for key, tensor in unet.state_dict().items():
-        if not torch.isfinite(tensor).all():
-            raise CheckFailed(f"{source!r}: weight {key} holds NaN or infinity")
-    classes, null = _classes(source, unet.config.num_class_embeds, labels)
-    model = DiffusionModel(
-        name, source, unet, dict(pipeline.scheduler.config), classes, null, _digest(unet, pipeline.scheduler)
+    folder = find_folder(source)
+    saved = SavedModel(folder, latent_size)
+    classes, null = read_classes(folder.path, source, saved.class_count)
+    scheduler = saved.scheduler
+    return DiffusionModel(
+        name=folder.name,
+        source=source,
+        pipeline=folder.index["_class_name"],
+        kind=folder.form.unet,
+        sample_shape=saved.sample_shape,
+        scheduler_class=type(scheduler).__name__,
+        scheduler_config=dict(scheduler.config),
+        weights=FolderWeights(folder, dict(scheduler.config)),
+        conditioning=saved.conditioning,
+        classes=classes,
+        null_label=null,
+        latents=saved.latents,
+        text=saved.text,
+        notes=left_out(folder.index) + saved.notes,
     )
-    _check_runs(model)
-    return model
-
-
-def _read_labels(path: Path) -> Any:
-    """What labels.json holds, or None where there is no such file."""
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{str(path)!r} is not readable JSON ({error})") from error
-
-
-def _classes(source: str, count: int | None, labels: Any) -> tuple[tuple[str, ...], int | None]:
-    """Class names and null label for a network with `count` class embeddings; labels: {"classes": [...], "null": n}."""
-    if labels is None:
-        return tuple(str(i) for i in range(count or 0)), None
-    where = f"{source!r}: {_LABELS_FILE}"
-    if count is None:
-        raise UsageError(f"{where} names classes, but the network has no class embeddings: remove the file")
-    names = labels.get("classes") if isinstance(labels, dict) else None
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise UsageError(f'{where} must look like {{"classes": ["cat", "dog"], "null": 2}}, the names by label')
-    if len(set(names)) < len(names):
-        raise UsageError(f"{where} names a class twice: {', '.join(names)}")
-    if len(names) > count:
-        raise UsageError(f"{where} names {len(names)} classes, the network has {count} embeddings")
-    null = labels.get("null")
-    if null is not None and (type(null) is not int or not len(names) <= null < count):
-        raise UsageError(f"{where}: null must be a label after the classes, {len(names)} to {count - 1}, got {null!r}")
-    return tuple(names), null
-
-
-def _supported(source: str, unet: object) -> UNet2DModel:
-    """`unet` if every part of it can be exported; raises UsageError naming the first that cannot."""
-    if not isinstance(unet, UNet2DModel):
-        found = type(unet).__name__ if unet is not None else "none"
-        raise UsageError(f"{source!r} is not supported: its unet is {found}; supported: UNet2DModel")
-    config = unet.config
-    for block in (*config.down_block_types, *config.up_block_types):
-        if block not in SUPPORTED_BLOCKS:
-            raise UsageError(f"{source!r}: block {block} is not supported; supported: {', '.join(SUPPORTED_BLOCKS)}")
-    required = {
-        "mid_block_type": "UNetMidBlock2D",
-        "downsample_type": "conv",
-        "upsample_type": "conv",
-        "time_embedding_type": "positional",
-        "class_embed_type": None,
-        "act_fn": "silu",
-    }
-    for key, wanted in required.items():
-        if config.get(key, wanted) != wanted:
-            raise UsageError(f"{source!r}: {key} = {config[key]!r} is not supported; supported: {wanted!r}")
-    if config.in_channels != config.out_channels:
-        raise UsageError(f"{source!r}: {config.out_channels} output channels for {config.in_channels} input channels")
-    if config.sample_size is None:
-        raise UsageError(f"{source!r}: the UNet's configuration has no sample_size")
-    if config.block_out_channels[0] % 2:
-        first = config.block_out_channels[0]
-        raise UsageError(
-            f"{source!r}: {first} channels of the first block are not supported; supported: an even number"
-        )
-    return unet
-
-
-def _check_runs(model: DiffusionModel) -> None:
-    """A configuration can contradict itself, for example a sample_size that cannot be halved at each level."""
-    sample, timestep, *labels = model.example_inputs()
-    try:
-        with torch.inference_mode():
-            model.unet(sample, timestep, class_labels=labels[0] if labels else None)
-    except RuntimeError as error:
-        size = model.unet.config.sample_size
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UsageError(f"{model.source!r} does not run on its own sample_size {size}: {reason}") from error
-
-
-def _digest(unet: UNet2DModel, scheduler: Any) -> str:
-    total = hashlib.sha256()
-    for key, tensor in sorted(unet.state_dict().items()):
-        total.update(f"{key}{tuple(tensor.shape)}".encode())
-        total.update(tensor.contiguous().numpy().tobytes())
-    settings = {k: v for k, v in scheduler.config.items() if not k.startswith("_")}
-    total.update(json.dumps(settings, sort_keys=True, default=str).encode())
-    return total.hexdigest()

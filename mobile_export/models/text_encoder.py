@@ -6,6 +6,7 @@ Radford et al., "Learning transferable visual models from natural language super
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,6 +16,18 @@ from torch.nn import functional
 from correction.errors import UsageError
 
 ACTIVATIONS = ("quick_gelu", "gelu")
+DEFAULTS: Mapping[str, Any] = MappingProxyType(  # of CLIPTextConfig, where a configuration leaves a setting out
+    {
+        "vocab_size": 49408,
+        "hidden_size": 512,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 8,
+        "max_position_embeddings": 77,
+        "hidden_act": "quick_gelu",
+        "layer_norm_eps": 1e-5,
+    }
+)
 MASKED = -1e4  # added to the logits of later tokens: exp gives 0 there, and float16 holds it
 
 
@@ -29,12 +42,15 @@ class TextEncoder(nn.Module):
         config: the CLIPTextModel's configuration as a mapping (config.json, or `model.config.to_dict()`).
 
     Raises:
-        UsageError: the activation is not one of ACTIVATIONS, or the heads do not divide the width.
+        UsageError: the activation is not one of ACTIVATIONS, the heads do not divide the width, or the encoder expects
+            to be told which tokens are padding (use_attention_mask).
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
-        self.text_model = _TextTransformer(config)
+        if config.get("use_attention_mask"):
+            raise UsageError("text encoders with use_attention_mask = True are not supported; supported: False")
+        self.text_model = _TextTransformer({**DEFAULTS, **config})
 
     @classmethod
     def of(cls, model: nn.Module) -> TextEncoder:
@@ -48,6 +64,11 @@ class TextEncoder(nn.Module):
     def max_length(self) -> int:
         """Largest number of tokens S."""
         return self.text_model.embeddings.position_embedding.num_embeddings
+
+    @property
+    def vocabulary(self) -> int:
+        """How many token numbers there are."""
+        return self.text_model.embeddings.token_embedding.num_embeddings
 
     @property
     def width(self) -> int:
