@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -59,15 +60,31 @@ class Component:
 
     name: one of COMPONENTS; network: float32, in evaluation mode, called with `inputs` by keyword, gives a tensor or a
     tuple that begins with it (a forward that has return_dict gets return_dict=False); inputs: an example of each
-    input by name, batch 1, distinct tensors; output: name of the result.
+    input by name, batch 1, distinct tensors; output: name of the result; model, digest: name and sha256 of the model
+    that it belongs to.
     """
 
     name: str
     network: nn.Module
     inputs: Mapping[str, Tensor]
     output: str
+    model: str = ""
+    digest: str = ""
 
     @property
     def parameters(self) -> int:
         """How many numbers the network has."""
         return sum(parameter.numel() for parameter in self.network.parameters())
+
+    @property
+    def result(self) -> Port:
+        """What the network gives for its example inputs, found by running it."""
+        with torch.inference_mode():
+            return Port.of(self.output, call_network(self.network, self.inputs))
+
+
+def call_network(network: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """The network's result for inputs by keyword: the tensor that it returns, or the first of its tuple."""
+    named = "return_dict" in inspect.signature(network.forward).parameters
+    result = network(**inputs, **({"return_dict": False} if named else {}))
+    return result[0] if isinstance(result, tuple) else result
