@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from mobile_export.quantize.half import LARGEST, SMALLEST
 
 ACTIVATION_MIN, ACTIVATION_MAX = -128, 127
 _VALUES_PER_CALL = 2048
+_MAX_VALUES = 2**18  # of one tensor, one mebibyte: those of 128 calls
+_THINNING = 7  # divides no usual number of channels
 _SHRINKS = tuple(1 - 0.025 * i for i in range(29))  # 1.0 ... 0.3 of the observed range
 
 
@@ -53,11 +56,16 @@ def _half(scale: float) -> float:
 
 @dataclass
 class RangeObserver:
-    """What one tensor was seen to hold: exact extremes and a thinned sample of its values."""
+    """What one tensor was seen to hold: exact extremes and a thinned sample of its values, in float32.
+
+    thinning: of the values that a call gives, every so many-th is kept, of all calls alike.
+    """
 
     low: float = np.inf
     high: float = -np.inf
     sample: list[np.ndarray] = field(default_factory=list)
+    thinning: int = 1
+    _kept: int = 0
 
     def observe(self, tensor: Tensor) -> None:
         flat = tensor.detach().reshape(-1)
@@ -65,11 +73,16 @@ class RangeObserver:
         self.high = max(self.high, float(flat.max()))
         # An odd stride that is coprime to the usual channel counts visits every channel.
         stride = max(1, flat.numel() // _VALUES_PER_CALL) | 1
-        self.sample.append(flat[::stride].double().numpy())
+        self.sample.append(flat[:: stride * self.thinning].to(torch.float32, copy=True).numpy())
+        self._kept += len(self.sample[-1])
+        while self._kept > _MAX_VALUES:
+            self.thinning *= _THINNING
+            self.sample = [part[::_THINNING].copy() for part in self.sample]
+            self._kept = sum(map(len, self.sample))
 
     def grid(self) -> ActivationGrid:
         """The grid of least squared error among shrunken ranges, each end on its own."""
-        values = np.concatenate(self.sample)
+        values = np.concatenate(self.sample).astype(np.float64)
         low, high = self.low, self.high
 
         def error(low: float, high: float) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -11,20 +12,22 @@ from torch.nn import functional
 
 from correction.errors import UsageError
 from mobile_export.quantize.activations import ActivationGrid, RangeObserver
+from mobile_export.quantize.recipe import Recipe
+from mobile_export.quantize.rounding import BYTES_PER_ENTRY, ROUNDED_BITS
 
 _ROWS_PER_CALL = 160
-MAX_CORRELATED_INPUTS = 8192  # of one output: half a gigabyte for a layer
+CORRELATION_BYTES = 2**30  # for the correlations of all layers together
 
 
 @dataclass
 class InputCorrelation:
-    """Sum of x x^T over thinned input rows of one layer, and its diagonal, in float64; K = inputs of one output.
+    """Sum of x x^T over thinned input rows of one layer, and its diagonal; K = inputs of one output.
 
     A row holds what one output value is computed from: the receptive field of a convolution in the
     order of its weight, (I, k, k), or the input vector of a linear layer.
 
-    total: (K, K), None where K is above MAX_CORRELATED_INPUTS and for convolutions in groups, whose
-    weights are rounded plainly; energy: (K,), None for convolutions in groups; rows: how many were seen.
+    total: (G, K / G, K / G) float32, of G groups of consecutive inputs, each with itself; None where it was not asked
+    for. energy: (K,) float64, None for convolutions in groups, which have no one correlation; rows: how many were seen.
     """
 
     total: Tensor | None = None
@@ -32,8 +35,9 @@ class InputCorrelation:
     rows: int = 0
     calls: int = 0
 
-    def observe(self, layer: nn.Module, x: Tensor) -> None:
-        if isinstance(layer, nn.Conv2d) and layer.groups > 1:
+    def observe(self, layer: nn.Module, x: Tensor, groups: int) -> None:
+        """x: the layer's input; groups: of the inputs, 0 for their energy alone. Nothing of convolutions in groups."""
+        if not _correlated(layer):
             return
         x = x.detach()
         one = x[self.calls % len(x)][None]  # a different image each call
@@ -42,9 +46,15 @@ class InputCorrelation:
         self.rows += len(rows)
         energy = rows.double().square().sum(0)
         self.energy = energy if self.energy is None else self.energy + energy
-        if rows.shape[1] <= MAX_CORRELATED_INPUTS:
-            product = (rows.T @ rows).double()
-            self.total = product if self.total is None else self.total + product
+        if groups:
+            grouped = rows.reshape(len(rows), groups, -1).transpose(0, 1)
+            if self.total is None:
+                self.total = torch.zeros(groups, grouped.shape[-1], grouped.shape[-1])
+            self.total.baddbmm_(grouped.mT, grouped)
+
+
+def _correlated(layer: nn.Module) -> bool:
+    return not (isinstance(layer, nn.Conv2d) and layer.groups > 1)
 
 
 def _thinned(rows: Tensor) -> Tensor:
@@ -76,31 +86,33 @@ class LayerObservation:
         return self.input.grid(), self.output.grid()
 
 
-def observe_layers(model: nn.Module, run: Callable[[], None]) -> dict[str, LayerObservation]:
+def observe_layers(
+    model: nn.Module, run: Callable[[], None], recipe: Recipe | None = None, memory: int = CORRELATION_BYTES
+) -> dict[str, LayerObservation]:
     """Watch every Conv2d and Linear of `model`, by full layer name, while `run` calls it.
 
     `run` should call the model as it will be used: on the reference's own trajectories.
+    recipe: nothing is kept but what it needs; None for everything. memory: bytes for correlations, as
+    `input_groups` uses them; with 0 all weights are rounded plainly.
     Raises UsageError for a convolution whose border is not a number of zeros.
     """
-    observations: dict[str, LayerObservation] = {}
-    handles = []
-    for name, module in model.named_modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            if isinstance(module, nn.Conv2d) and (isinstance(module.padding, str) or module.padding_mode != "zeros"):
-                raise UsageError(
-                    f"{name}: padding {module.padding!r} with {module.padding_mode} is not supported; "
-                    "supported: numbers, with zeros"
-                )
-            seen = observations[name] = LayerObservation()
-
-            def hook(
-                layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, seen: LayerObservation = seen
-            ) -> None:
-                seen.input.observe(inputs[0])
-                seen.output.observe(output)
-                seen.correlation.observe(layer, inputs[0])
-
-            handles.append(module.register_forward_hook(hook))
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
+    for name, layer in layers.items():
+        if isinstance(layer, nn.Conv2d) and (isinstance(layer.padding, str) or layer.padding_mode != "zeros"):
+            raise UsageError(
+                f"{name}: padding {layer.padding!r} with {layer.padding_mode} is not supported; "
+                "supported: numbers, with zeros"
+            )
+    if recipe is not None:
+        layers = {name: layer for name, layer in layers.items() if recipe.layer(name).bits is not None}
+    asked = {name for name in layers if recipe is None or recipe.layer(name).bits in ROUNDED_BITS}
+    shapes = {name: tuple(layers[name].weight.shape[1:]) for name in asked if _correlated(layers[name])}
+    groups = input_groups(shapes, memory)
+    observations = {name: LayerObservation() for name in layers}
+    handles = [
+        layer.register_forward_hook(_hook(observations[name], *_kept(name, recipe), groups.get(name, 0)))
+        for name, layer in layers.items()
+    ]
     try:
         with torch.no_grad():
             run()
@@ -108,3 +120,44 @@ def observe_layers(model: nn.Module, run: Callable[[], None]) -> dict[str, Layer
         for handle in handles:
             handle.remove()
     return observations
+
+
+def input_groups(shapes: Mapping[str, tuple[int, ...]], memory: int) -> dict[str, int]:
+    """Into how many groups the inputs of each layer are divided, so that `memory` bytes hold all correlations.
+
+    shapes: (I, ...) of one output's weights by full layer name. The widest group is as wide as the memory allows,
+    for the sum of all and for the work on any one; a group has whole input channels. Empty where not even
+    single channels fit.
+    """
+    widest = math.isqrt(memory // BYTES_PER_ENTRY)
+    while widest > 0:
+        groups = {name: _fewest_groups(shape, widest) for name, shape in shapes.items()}
+        if all(groups.values()) and sum(4 * math.prod(shapes[n]) ** 2 // g for n, g in groups.items()) <= memory:
+            return groups
+        widest = widest * 15 // 16
+    return {}
+
+
+def _fewest_groups(shape: tuple[int, ...], widest: int) -> int:
+    """Equal groups of channels with at most `widest` inputs each; 0 where one channel has more."""
+    channels, taps = shape[0], math.prod(shape[1:])
+    return next((g for g in range(1, channels + 1) if channels % g == 0 and channels // g * taps <= widest), 0)
+
+
+def _kept(name: str, recipe: Recipe | None) -> tuple[bool, bool]:
+    """Whether the recipe needs the ranges of a layer, and the energies of its inputs."""
+    if recipe is None:
+        return True, True
+    format = recipe.layer(name).format
+    return not recipe.precision.weight_only, format is not None and format.kind == "palette"
+
+
+def _hook(seen: LayerObservation, ranges: bool, energy: bool, groups: int) -> Callable[..., None]:
+    def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if ranges:
+            seen.input.observe(inputs[0])
+            seen.output.observe(output)
+        if energy or groups:
+            seen.correlation.observe(layer, inputs[0], groups)
+
+    return hook

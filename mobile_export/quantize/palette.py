@@ -21,6 +21,7 @@ from mobile_export.quantize.weight_format import WeightFormat
 
 _MAX_ITERATIONS = 300  # a fixed point is mostly reached much earlier
 _REFITS = 3  # of the channels' scales, where a table is shared by all
+_VALUES_AT_ONCE = 2**22  # 32 mebibytes in float64: what tables are fitted on, and what is looked up, at a time
 _SMALLEST_ENERGY = 0.01  # of the mean: an input that was never seen active counts a little too
 
 
@@ -108,24 +109,38 @@ def quantize_palette(weight: Tensor, bits: int, group: int | None = None, energy
 
     weight: (O, ...) float32, (O, K) when flattened; group: output channels that share a palette, a divisor
     of O, or None for one palette over the weights divided by a scale per output channel; energy: (K,) >= 0,
-    sums of squares of the inputs, or None where all weigh alike.
+    sums of squares of the inputs, or None where all weigh alike. A palette of a whole layer with more than
+    _VALUES_AT_ONCE weights is fitted on every seventh column of them.
     """
-    rows = weight.detach().reshape(weight.shape[0], -1).double()
+    rows = weight.detach().reshape(weight.shape[0], -1)
     importance = torch.ones(rows.shape[1], dtype=torch.float64) if energy is None else energy.double()
     importance = importance + _SMALLEST_ENERGY * importance.mean() + 1e-30
-    importance = (importance / importance.mean()).expand_as(rows)
+    importance = importance / importance.mean()
     if group is None:
-        palette, scale = _shared_palette(rows, importance, 2**bits)
+        step = 1 if rows.numel() <= _VALUES_AT_ONCE else 7  # divides no usual kernel nor number of channels
+        palette, scale = _shared_palette(rows[:, ::step].double(), importance[::step], 2**bits)
     else:
-        grouped = rows.shape[0] // group, -1
-        palette, scale = kmeans(rows.reshape(grouped), importance.reshape(grouped), 2**bits), None
+        palette, scale = _grouped_palettes(rows, importance, group, 2**bits), None
     palette = half_value(palette).float()
     start = PaletteCodes(torch.zeros(weight.shape, dtype=torch.uint8), palette, scale, bits)
-    return start.with_codes(torch.searchsorted(start._middles, rows))
+    some = max(1, _VALUES_AT_ONCE // rows.shape[1])
+    pieces = zip(start._middles.split(some), rows.split(some), strict=True)
+    return start.with_codes(torch.cat([torch.searchsorted(m, r.double()).to(torch.uint8) for m, r in pieces]))
+
+
+def _grouped_palettes(rows: Tensor, importance: Tensor, group: int, count: int) -> Tensor:
+    """(O / group, count): one palette for each `group` rows, some groups at a time."""
+    some = max(1, _VALUES_AT_ONCE // (group * rows.shape[1])) * group
+    found = []
+    for piece in rows.split(some):
+        grouped = len(piece) // group, -1
+        found.append(kmeans(piece.double().reshape(grouped), importance.expand_as(piece).reshape(grouped), count))
+    return torch.cat(found)
 
 
 def _shared_palette(rows: Tensor, importance: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """(1, count) palette and (O,) float32 scales by turns: the palette for the scales, the scales for the palette."""
+    importance = importance.expand_as(rows)
     scale = half_scale(rows.abs().amax(1))
     for turn in range(_REFITS + 1):
         unit = rows / scale[:, None]

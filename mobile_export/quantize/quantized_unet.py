@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mobile_export.quantize.fake_quantize import FakeQuantize, weight_values
 from mobile_export.quantize.observed_layer import ObservedLayer
+from mobile_export.quantize.shared_copy import shared_copy
 from mobile_export.quantize.table import LayerQuantization, QuantizationTable
 
 
@@ -42,11 +41,9 @@ class QuantizedLayer(ObservedLayer):
 def quantized_model(model: nn.Module, table: QuantizationTable) -> nn.Module:
     """A copy of `model` whose layers named in `table` compute with the table's integers.
 
+    All other numbers are the model's own tensors, the integers are the table's: it takes next to no memory.
     Raises AttributeError when the table names a layer that the model lacks.
     """
-    twin = copy.deepcopy(model)
-    for name, quantization in table.layers.items():
-        parent_name, _, child = name.rpartition(".")
-        parent = twin.get_submodule(parent_name)
-        setattr(parent, child, QuantizedLayer(name, twin.get_submodule(name), quantization))
-    return twin.eval()
+    originals = {name: model.get_submodule(name) for name in table.layers}
+    layers = {originals[name]: QuantizedLayer(name, originals[name], q) for name, q in table.layers.items()}
+    return shared_copy(model, layers).eval()

@@ -17,8 +17,10 @@ from mobile_export.quantize.weight_format import WEIGHT_BITS, WeightFormat
 # The two convolutions that touch the image hold 0.1 % of the weights, and their 8-bit activations
 # would cost more than all others together: the noisy image spans [-4, 4], the clean one [-1, 1].
 KEPT_IN_FLOAT = ("conv_in", "conv_out")
-# Few weights as well, and every layer depends on what they say about the timestep (TFMQ-DM).
-TIME_LAYERS, TIME_BITS = "time_emb", 8
+# Both names are those of a UNet: an autoencoder's are decoder.conv_in and so on. It runs once, so that its errors do
+# not add up, and its image ends on a grid of 8 bits anyway: all its layers are quantized, and those of a text encoder.
+# Few weights as well, and every layer depends on what they say about the timestep (TFMQ-DM), class or size.
+TIME_LAYERS, TIME_BITS = ("time_emb", "class_embedding", "add_embedding"), 8
 MAX_BYTES = 2**20
 _KEYS = ("precision", "format", "layers")
 _HOW = 'say "float", or "w" and the bits, with a format if it should not be the default one, as in "w6 palette16"'
@@ -129,7 +131,8 @@ class Recipe:
             return self.layers[name]
         if name in KEPT_IN_FLOAT:
             return FLOAT
-        return self._with_bits(TIME_BITS if TIME_LAYERS in name else self.precision.weight_bits)
+        on_time = any(part in name for part in TIME_LAYERS)
+        return self._with_bits(TIME_BITS if on_time else self.precision.weight_bits)
 
     def choices(self) -> Iterator[tuple[str, LayerRecipe]]:
         """(what it is about, choice): of the network, then of each layer with one of its own."""

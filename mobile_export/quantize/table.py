@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from correction.errors import UsageError
 from mobile_export.quantize.activations import ActivationGrid
 from mobile_export.quantize.observation import InputCorrelation, LayerObservation
 from mobile_export.quantize.palette import PaletteCodes, quantize_palette
 from mobile_export.quantize.precision import Precision
 from mobile_export.quantize.recipe import Recipe
-from mobile_export.quantize.rounding import round_to_inputs
+from mobile_export.quantize.rounding import ROUNDED_BITS, round_to_inputs
 from mobile_export.quantize.weight_format import WeightFormat
 from mobile_export.quantize.weights import WeightCodes, quantize_linear
 
 _BIAS_MAX = 2**31 - 1
-# Rounded with a view to the inputs. Above, that gains nothing. At 1 bit the layers' outputs do come nearer on the
-# reference's inputs, but the network as a whole gets worse (emoji32: 8 dB instead of 11), far from those inputs.
-_ROUNDED_BITS = (2, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -69,10 +67,16 @@ class LayerQuantization:
 
 @dataclass(frozen=True)
 class QuantizationTable:
-    """layers: full layer name -> its integers. Layers that are absent stay in floating point."""
+    """layers: full layer name -> its integers. Layers that are absent stay in floating point.
+
+    input_groups: of layers of 2 to 4 bits, in how many groups of inputs errors make up for each other: 1 where all
+    do, as many as there are inputs where each weight was rounded plainly (the inputs were not seen, or are
+    those of a convolution in groups).
+    """
 
     recipe: Recipe
     layers: Mapping[str, LayerQuantization]
+    input_groups: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def precision(self) -> Precision:
@@ -107,7 +111,7 @@ class QuantizationTable:
             total.update(f"{name} {layer.input} {layer.output} {layer.weight.bits}".encode())
             for key, tensor in {**layer.weight.tensors, "bias": layer.float_bias}.items():
                 total.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
-                total.update(tensor.contiguous().numpy().tobytes())
+                total.update(tensor.contiguous().numpy().data)
         return total.hexdigest()
 
 
@@ -123,26 +127,39 @@ def matrix_layers(model: nn.Module) -> Iterator[tuple[str, nn.Conv2d | nn.Linear
 
 
 def quantize_layers(
-    model: nn.Module, observations: Mapping[str, LayerObservation], recipe: Recipe
+    model: nn.Module,
+    observations: Mapping[str, LayerObservation],
+    recipe: Recipe,
+    advance: Callable[[int, int], object] = lambda done, total: None,
 ) -> QuantizationTable:
     """Codes for every Conv2d and Linear of `model` that does not stay in floating point by the recipe.
 
-    observations: by full layer name, from `observe_layers`. Raises UsageError when the recipe names a
-    layer that the model does not have.
+    observations: by full layer name, from `observe_layers`; without them weights are rounded plainly, and activations
+    cannot be quantized. advance: told how many of the layers are done. Raises UsageError when the recipe names a
+    layer that the model does not have, or asks for the ranges of one that was not observed.
     """
     modules = dict(matrix_layers(model))
     recipe.require_layers(modules)
-    layers = {}
-    for name, module in modules.items():
+    layers, groups = {}, {}
+    for done, (name, module) in enumerate(modules.items(), start=1):
         wanted = recipe.layer(name)
-        if wanted.bits is None or wanted.format is None:
-            continue
-        seen = observations[name]
-        weight = quantize_weight(module.weight, wanted.bits, wanted.format, seen.correlation)
-        bias = module.bias if module.bias is not None else torch.zeros(len(module.weight))
-        grids = (None, None) if recipe.precision.weight_only else seen.grids()
-        layers[name] = LayerQuantization(weight, bias.detach().float(), *grids)
-    return QuantizationTable(recipe, layers)
+        if wanted.bits is not None and wanted.format is not None:
+            seen = observations.get(name, LayerObservation())
+            weight = quantize_weight(module.weight, wanted.bits, wanted.format, seen.correlation)
+            bias = module.bias if module.bias is not None else torch.zeros(len(module.weight))
+            grids = (None, None) if recipe.precision.weight_only else _grids(name, seen)
+            layers[name] = LayerQuantization(weight, bias.detach().float(), *grids)
+            if wanted.bits in ROUNDED_BITS:
+                total = seen.correlation.total
+                groups[name] = module.weight[0].numel() if total is None else len(total)
+        advance(done, len(modules))
+    return QuantizationTable(recipe, layers, groups)
+
+
+def _grids(name: str, seen: LayerObservation) -> tuple[ActivationGrid, ActivationGrid]:
+    if not seen.input.sample:
+        raise UsageError(f"{name} was not observed: 8-bit activations need the ranges of every layer on real inputs")
+    return seen.grids()
 
 
 def quantize_weight(
@@ -160,6 +177,6 @@ def quantize_weight(
         start = quantize_palette(weight, bits, format.size, None if seen is None else seen.energy)
     else:
         start = quantize_linear(weight, bits, format.size)
-    if seen is None or seen.total is None or bits not in _ROUNDED_BITS:
+    if seen is None or seen.total is None or bits not in ROUNDED_BITS:
         return start
     return round_to_inputs(weight, start, seen.total)

@@ -14,6 +14,7 @@ from mobile_export.quantize.weight_format import WeightFormat
 # The scale is searched among these fractions of the one that just covers the largest weight:
 # clipping a few outliers makes the step of all other weights finer.
 _SHRINKS = tuple(1 - 0.0125 * i for i in range(41))  # 1.0 ... 0.5
+_VALUES_AT_ONCE = 2**17  # one mebibyte in float64: a processor's cache holds what the search goes over again and again
 
 
 @dataclass(frozen=True)
@@ -89,21 +90,29 @@ def quantize_linear(weight: Tensor, bits: int, block: int | None = None) -> Weig
     """
     outputs, inputs = weight.shape[:2]
     count = 1 if block is None else inputs // block
-    rows = weight.detach().reshape(outputs * count, -1).double()
+    rows = weight.detach().reshape(outputs * count, -1)
+    some = max(1, _VALUES_AT_ONCE // rows.shape[1])
+    parts = [_nearest_grid(part.double(), bits) for part in rows.split(some)]
+    codes, scale = (torch.cat(each) for each in zip(*parts, strict=True))
+    shape = (outputs,) if block is None else (outputs, count)
+    return WeightCodes(codes.reshape(weight.shape), scale.reshape(shape), bits)
+
+
+def _nearest_grid(rows: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Codes (N, M) int8 and scales (N,) float32 for rows (N, M) float64, each for itself."""
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     full = rows.abs().amax(1) / high
     best_error = torch.full_like(full, torch.inf)
     best_scale = full.clone()
     for shrink in _SHRINKS:
         scale = half_scale(full * shrink)
-        codes = (rows / scale[:, None]).round().clamp(low, high)
-        error = (codes * scale[:, None] - rows).square().sum(1)
+        codes = (rows / scale[:, None]).round_().clamp_(low, high)
+        error = codes.mul_(scale[:, None]).sub_(rows).square_().sum(1)
         better = error < best_error
         best_error = torch.where(better, error, best_error)
         best_scale = torch.where(better, scale, best_scale)
-    codes = (rows / best_scale[:, None]).round().clamp(low, high)
-    shape = (outputs,) if block is None else (outputs, count)
-    return WeightCodes(codes.to(torch.int8).reshape(weight.shape), best_scale.float().reshape(shape), bits)
+    codes = (rows / best_scale[:, None]).round_().clamp_(low, high)
+    return codes.to(torch.int8), best_scale.float()
 
 
 def _span(values: Tensor) -> str:

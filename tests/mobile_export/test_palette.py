@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from mobile_export.quantize import palette
 from mobile_export.quantize.fake_quantize import CodedWeight, weight_values
 from mobile_export.quantize.half import is_half_scale, is_half_value
 from mobile_export.quantize.palette import PaletteCodes, kmeans, quantize_palette
@@ -197,3 +198,26 @@ INDICES, PALETTE = torch.tensor([[0, 1], [2, 3]], dtype=torch.uint8), torch.tens
 def test_codes_that_contradict_themselves_are_refused(indices, palette, scale, message):
     with pytest.raises(ValueError, match=message):
         PaletteCodes(indices, palette, scale, 2)
+
+
+# large layers
+
+
+@pytest.mark.parametrize("group", [2, 4])
+def test_groups_at_a_time_find_what_all_at_once_do(monkeypatch, group):
+    weight, energy = random(8, 6, 3, 3), random(54, seed=1).square()
+    whole = quantize_palette(weight, 3, group, energy)
+    monkeypatch.setattr(palette, "_VALUES_AT_ONCE", 250)  # 4 rows of 54
+    found = quantize_palette(weight, 3, group, energy)
+    assert torch.equal(found.palette, whole.palette) and torch.equal(found.indices, whole.indices)
+
+
+def test_one_palette_of_a_large_layer_is_fitted_on_some_columns_and_used_for_all(monkeypatch):
+    weight, energy = random(16, 200), random(200, seed=1).square()
+    monkeypatch.setattr(palette, "_VALUES_AT_ONCE", 16 * 200 - 1)
+    found = quantize_palette(weight, 4, None, energy)
+    shrunk = torch.ones(200).index_fill(0, torch.arange(0, 200, 7), 0)
+    other = quantize_palette(weight * (1 - 0.5 * shrunk), 4, None, energy)  # the other columns do not count
+    assert torch.equal(found.palette, other.palette) and torch.equal(found.scale, other.scale)
+    nearest = (weight.double()[:, :, None] - found.levels.double()[:, None]).abs().argmin(2)
+    assert torch.equal(found.indices.long(), nearest)

@@ -1,5 +1,7 @@
 """Quantization: grids in range, zero exact, what is observed, the table and the model that computes with it."""
 
+import math
+
 import numpy as np
 import pytest
 import tiny
@@ -10,10 +12,11 @@ from hypothesis.extra import numpy as hnp
 from torch import nn
 
 from correction import UsageError
-from mobile_export.quantize import observation
+from mobile_export.backends.coreml.network import half_constants
+from mobile_export.quantize import activations, observation
 from mobile_export.quantize.activations import ActivationGrid, RangeObserver
 from mobile_export.quantize.fake_quantize import FakeQuantize
-from mobile_export.quantize.observation import observe_layers
+from mobile_export.quantize.observation import input_groups, observe_layers
 from mobile_export.quantize.precision import PRECISIONS, Precision
 from mobile_export.quantize.quantized_unet import QuantizedLayer, quantized_model
 from mobile_export.quantize.recipe import KEPT_IN_FLOAT, Recipe
@@ -147,18 +150,106 @@ def test_input_rows_are_what_an_output_is_computed_from(kernel, stride, padding,
     weight = network[0].weight.detach().flatten(1).double()
     y = network(x).detach().double()[0].flatten(1)
     assert seen.rows == y.shape[1]
-    torch.testing.assert_close(weight @ seen.total @ weight.T, y @ y.T, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(seen.energy, seen.total.diagonal(), rtol=1e-5, atol=0)
+    (total,) = seen.total.double()
+    torch.testing.assert_close(weight @ total @ weight.T, y @ y.T, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(seen.energy, total.diagonal(), rtol=1e-5, atol=0)
 
 
-def test_of_very_wide_inputs_only_the_energy_is_kept(monkeypatch):
-    monkeypatch.setattr(observation, "MAX_CORRELATED_INPUTS", 3)
-    network = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
-    x = torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(0))
-    seen = observe_layers(network, lambda: network(x))
-    assert seen["0"].correlation.total is None and seen["1"].correlation.total.shape == (3, 3)
-    torch.testing.assert_close(seen["0"].correlation.energy, x[0].double().square().sum(0))
-    assert quantize_layers(network, seen, Recipe.of("w4a8")).layers["0"].weight.bits == 4
+def test_inputs_in_groups_are_correlated_with_those_of_their_group_alone():
+    network = nn.Sequential(nn.Conv2d(4, 2, (1, 3)), nn.Linear(4, 2))
+    x = torch.randn(1, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+    (whole,) = observe_layers(network, lambda: network(x))["0"].correlation.total
+    work = observation.BYTES_PER_ENTRY * 6**2  # two channels of three inputs each
+    seen = observe_layers(network, lambda: network(x), memory=work)
+    assert torch.equal(seen["0"].correlation.total, torch.stack([whole[:6, :6], whole[6:, 6:]]))
+    assert seen["1"].correlation.total.shape == (1, 4, 4)
+    table = quantize_layers(network, seen, Recipe.of("w4a8"))
+    assert table.input_groups == {"0": 2, "1": 1}
+    without = observe_layers(network, lambda: network(x), memory=0)
+    assert without["0"].correlation.total is None
+    torch.testing.assert_close(without["0"].correlation.energy, whole.diagonal().double(), rtol=1e-6, atol=0)
+    plain = quantize_layers(network, without, Recipe.of("w4a8"))
+    assert plain.input_groups == {"0": 12, "1": 4}
+    assert torch.equal(plain.layers["0"].weight.codes, quantize_linear(network[0].weight, 4).codes)
+
+
+layer_shapes = st.tuples(st.integers(1, 64), st.sampled_from([1, 3]), st.sampled_from([1, 3]))
+
+
+@few
+@given(st.dictionaries(st.text(min_size=1), layer_shapes, min_size=1, max_size=5), st.integers(0, 2_000_000))
+def test_groups_fit_into_the_memory_and_are_as_few_as_that_allows(shapes, memory):
+    def bytes_of(groups):
+        return sum(4 * math.prod(shapes[name]) ** 2 // count for name, count in groups.items())
+
+    groups = input_groups(shapes, memory)
+    if not groups:
+        taps = max(h * w for _, h, w in shapes.values())  # no group can be narrower than one channel of each layer
+        narrowest = {
+            name: min(g for g in range(1, c + 1) if c % g == 0 and c // g * h * w <= taps)
+            for name, (c, h, w) in shapes.items()
+        }
+        assert bytes_of(narrowest) > memory or observation.BYTES_PER_ENTRY * taps**2 > memory
+        return
+    assert groups.keys() == shapes.keys() and bytes_of(groups) <= memory
+    assert all(shapes[name][0] % count == 0 for name, count in groups.items())
+    widest = max(math.prod(shapes[name]) // count for name, count in groups.items())
+    assert observation.BYTES_PER_ENTRY * widest**2 <= memory
+    largest = observation.BYTES_PER_ENTRY * max(math.prod(shape) for shape in shapes.values()) ** 2
+    if bytes_of(dict.fromkeys(shapes, 1)) <= memory and largest <= memory:
+        assert set(groups.values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "ranges", "energy", "total"),
+    [("w8a8", True, False, False), ("w4a8", True, True, True), ("w8a16", False, False, False)]
+    + [("w6a16", False, True, False), ("w3a16", False, True, True), ("w1a16", False, True, False)],
+)
+def test_what_a_recipe_does_not_need_is_not_kept(recipe, ranges, energy, total):
+    network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    recipe = Recipe.from_dict({"precision": recipe, "layers": {"1": "float"}})
+    needed, everything = (
+        observe_layers(network, lambda: network(x), recipe),
+        observe_layers(network, lambda: network(x)),
+    )
+    assert needed.keys() == {"0"} and everything.keys() == {"0", "1"}
+    seen = needed["0"]
+    assert bool(seen.input.sample) == bool(seen.output.sample) == ranges
+    assert (seen.correlation.energy is not None, seen.correlation.total is not None) == (energy, total)
+    tables = [quantize_layers(network, each, recipe).digest() for each in (needed, everything)]
+    assert tables[0] == tables[1]
+
+
+def test_weights_alone_need_no_observation_and_activations_do():
+    network = nn.Sequential(nn.Linear(4, 4))
+    table = quantize_layers(network, {}, Recipe.of("w4a16"))
+    assert torch.equal(table.layers["0"].weight.codes, quantize_linear(network[0].weight, 4).codes)
+    assert table.input_groups == {"0": 4}
+    with pytest.raises(UsageError, match=r"^0 was not observed: 8-bit activations need the ranges of every layer"):
+        quantize_layers(network, {}, Recipe.of("w8a8"))
+
+
+def test_quantizing_tells_how_far_it_is():
+    network, done = nn.Sequential(nn.Linear(4, 4), nn.SiLU(), nn.Linear(4, 2)), []
+    quantize_layers(network, {}, Recipe.of("w8a16"), lambda *each: done.append(each))
+    assert done == [(1, 2), (2, 2)]
+
+
+@few
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=30), st.integers(50, 300))
+def test_a_sample_is_bounded_and_spread_over_all_calls(sizes, limit):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(activations, "_MAX_VALUES", limit)
+        observer = RangeObserver()
+        calls = [torch.arange(float(size)) + 1000 * k for k, size in enumerate(sizes)]
+        for values in calls:
+            observer.observe(values)
+    assert sum(map(len, observer.sample)) <= limit
+    assert observer.low == 0 and observer.high == max(float(values.max()) for values in calls)
+    expected = [values[:: observer.thinning].numpy() for values in calls]
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(observer.sample, expected, strict=True))
+    assert observer.thinning == 1 or sum(-(-size * 7 // observer.thinning) for size in sizes) > limit
 
 
 def test_convolutions_in_groups_have_ranges_but_no_correlation():
@@ -275,6 +366,26 @@ def test_the_quantized_model_computes_with_the_tables_integers_and_leaves_the_re
         assert torch.equal(found.weight, layer.weight.dequantize())
     assert not any(isinstance(m, QuantizedLayer) for m in unet.modules())
     assert all(torch.equal(tensor, before[name]) for name, tensor in unet.state_dict().items())
+
+
+@pytest.mark.parametrize("recipe", ["w4a8", "w3a16"])
+def test_the_quantized_model_and_its_float16_twin_copy_no_weights(recipe):
+    unet, table, _ = unet_table(recipe)
+    twin = quantized_model(unet, table)
+    half = half_constants(twin)
+    for name, layer in table.layers.items():
+        codes = next(iter(layer.weight.tensors.values()))
+        for network in (twin, half):
+            held = network.get_submodule(name).weight_values.codes
+            held = held if torch.is_tensor(held) else next(iter(held.tensors.values()))
+            assert held.data_ptr() == codes.data_ptr()
+    shared = {tensor.data_ptr() for tensor in unet.state_dict().values()}
+    for name, tensor in unet.named_parameters():
+        if name.rpartition(".")[0] not in table.layers:
+            assert twin.get_parameter(name).data_ptr() == tensor.data_ptr()
+            assert half.get_parameter(name).data_ptr() not in shared
+            assert torch.equal(half.get_parameter(name), tensor.half().float())
+    assert twin is not unet and not any(m in set(unet.modules()) for m in twin.modules())
 
 
 def test_a_quantized_layer_is_rounded_at_both_ends():

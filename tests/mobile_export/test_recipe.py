@@ -45,7 +45,7 @@ def test_defaults_and_exceptions_layer_by_layer():
         "conv_in": "w8 channel",  # 8 bits in their own default format: that of the file is for 4 bits
         "conv_out": "w4 palette16",
         "up_blocks.0.resnets.0.conv1": "float",
-        "time_embedding.linear_1": "w2 palette16",
+        "time_embedding.linear_1": "w2 palette",
         "down_blocks.0.resnets.0.conv1": "w4 palette16",
         "mid_block.resnets.0.time_emb_proj": "w8 channel",
     }
@@ -68,6 +68,15 @@ def test_every_precision_is_a_recipe(name):
     assert recipe.layer("any.other") == LayerRecipe(bits, recipe.format)
     assert recipe.layer("time_embedding.linear_2") == LayerRecipe(8, WeightFormat("channel"))
     assert list(recipe.choices()) == [(name, LayerRecipe(bits, recipe.format))]
+
+
+@pytest.mark.parametrize("name", ["w8a8", "w4a8", "w8a16", "w4a16"])
+def test_the_rules_of_a_unet_leave_text_encoders_and_autoencoders_alone(name):
+    recipe = Recipe.of(name)
+    for layer in ("decoder.conv_in", "decoder.conv_out", "encoder.conv_in", "text_model.encoder.layers.0.mlp.fc1"):
+        assert recipe.layer(layer) == LayerRecipe(recipe.precision.weight_bits, recipe.format)
+    for layer in ("time_embedding.cond_proj", "class_embedding.linear_1", "add_embedding.linear_2"):
+        assert recipe.layer(layer) == LayerRecipe(8, WeightFormat("channel"))
 
 
 def layer_recipes():
@@ -221,7 +230,7 @@ def test_recipes_that_executorch_has(content):
         ),
         (
             {"precision": "w8a8", "layers": {"a": "float", "mid.conv": "w6"}},
-            "ExecuTorch cannot have 'w6 palette16' (mid.conv): choose one of float, w8 channel, w4 channel",
+            "ExecuTorch cannot have 'w6 palette' (mid.conv): choose one of float, w8 channel, w4 channel",
         ),
     ],
 )

@@ -1,5 +1,7 @@
 """Rounding with a view to the inputs: the same levels, nearer outputs, in every format."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -31,12 +33,12 @@ def test_levels_are_kept_and_outputs_come_nearer(shape, name, bits):
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(shape, generator=generator)
     rows = inputs_that_mostly_say_the_same(weight[0].numel(), generator)
-    total = (rows.T @ rows).double()
+    total = rows.T @ rows
     format = WeightFormat.parse(name)
-    start = quantize_weight(weight, bits, format, InputCorrelation(None, total.diagonal()))
-    found = round_to_inputs(weight, start, total)
+    start = quantize_weight(weight, bits, format, InputCorrelation(None, total.diagonal().double()))
+    found = round_to_inputs(weight, start, total[None])
     if bits > 1:
-        taken = quantize_weight(weight, bits, format, InputCorrelation(total, total.diagonal()))
+        taken = quantize_weight(weight, bits, format, InputCorrelation(total[None], total.diagonal().double()))
         assert torch.equal(taken.dequantize(), found.dequantize())
     assert found.bits == bits and found.format == start.format == format
     kept = {key: tensor for key, tensor in start.tensors.items() if key not in ("codes", "indices")}
@@ -53,7 +55,21 @@ def some_start(kind):
 def test_inputs_that_have_nothing_in_common_or_are_always_zero_leave_plain_rounding(kind):
     weight, start = some_start(kind)
     for correlation in (torch.diag(torch.linspace(1, 2, 70).double()), torch.zeros(70, 70).double()):
-        assert torch.equal(round_to_inputs(weight, start, correlation).dequantize(), start.dequantize())
+        assert torch.equal(round_to_inputs(weight, start, correlation[None]).dequantize(), start.dequantize())
+
+
+@pytest.mark.parametrize("kind", ["linear", "palette"])
+def test_groups_of_inputs_are_rounded_as_if_each_were_a_layer(kind):
+    weight, start = some_start(kind)
+    rows = inputs_that_mostly_say_the_same(70, torch.Generator().manual_seed(1))
+    total = torch.stack([part.T @ part for part in rows.split(35, 1)])
+    found = round_to_inputs(weight, start, total).dequantize()
+    for k, columns in enumerate((slice(35), slice(35, 70))):
+        codes = "codes" if kind == "linear" else "indices"
+        part = replace(start, **{codes: start.tensors[codes][:, columns]})
+        expected = round_to_inputs(weight[:, columns], part, total[k][None]).dequantize()
+        assert torch.equal(found[:, columns], expected)
+    assert not torch.equal(found, start.dequantize())
 
 
 def test_two_inputs_that_are_one_share_their_rounding_error():
@@ -62,7 +78,7 @@ def test_two_inputs_that_are_one_share_their_rounding_error():
     start = quantize_linear(torch.tensor([[1.0, 1.0, 7.0]]), 4)
     assert float(start.scale) == 1
     correlation = torch.tensor([[1.0, 0.999, 0], [0.999, 1.0, 0], [0, 0, 1.0]]).double()
-    assert sorted(round_to_inputs(weight, start, correlation).codes[0, :2].tolist()) == [0, 1]
+    assert sorted(round_to_inputs(weight, start, correlation[None]).codes[0, :2].tolist()) == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +91,7 @@ def test_above_4_bits_and_at_1_weights_are_rounded_plainly(name, bits):
     total = (rows.T @ rows).double()
     with_total, without = (
         quantize_weight(weight, bits, WeightFormat.parse(name), InputCorrelation(t, total.diagonal()))
-        for t in (total, None)
+        for t in (total[None], None)
     )
     assert torch.equal(with_total.dequantize(), without.dequantize())
     if name.startswith("palette"):  # whose errors weigh as much as the inputs that they meet

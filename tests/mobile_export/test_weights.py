@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from correction import UsageError
+from mobile_export.quantize import weights as weights_module
 from mobile_export.quantize.fake_quantize import CodedWeight, DequantizedWeight, weight_values
 from mobile_export.quantize.half import LARGEST, SMALLEST, half_scale, half_value, is_half_scale, is_half_value
 from mobile_export.quantize.weight_format import WeightFormat
@@ -71,6 +72,16 @@ def test_codes_are_in_range_and_never_worse_than_rounding_to_the_largest_weight(
     ours = np.square(exact - flat).sum(1)
     assert (ours <= plain * (1 + 1e-12)).all()
     np.testing.assert_array_equal(found.dequantize().numpy().reshape(exact.shape), exact)  # the product is exact
+
+
+@pytest.mark.parametrize("block", [None, 3])
+def test_rows_at_a_time_find_what_all_at_once_do(monkeypatch, block):
+    weight = torch.randn(7, 6, 3, 3, generator=torch.Generator().manual_seed(0))
+    whole = quantize_linear(weight, 4, block)
+    for values in (1, 100, 150):  # of 54 or 27 in a row
+        monkeypatch.setattr(weights_module, "_VALUES_AT_ONCE", values)
+        found = quantize_linear(weight, 4, block)
+        assert torch.equal(found.codes, whole.codes) and torch.equal(found.scale, whole.scale)
 
 
 def test_an_outlier_is_clipped_where_that_makes_the_error_smaller():

@@ -8,10 +8,10 @@ then puts the codes in their place, so that no converter ever quantizes.
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers.models.attention_processor import Attention
@@ -23,7 +23,8 @@ from correction.errors import CheckFailed
 from mobile_export.backends.coreml.explicit_attention import ExplicitAttention
 from mobile_export.backends.coreml.time_embedding import TimeWaves
 from mobile_export.quantize.activations import ACTIVATION_MAX, ACTIVATION_MIN
-from mobile_export.quantize.fake_quantize import FakeQuantize
+from mobile_export.quantize.fake_quantize import CodedWeight, FakeQuantize
+from mobile_export.quantize.shared_copy import shared_copy
 from mobile_export.quantize.table import LayerQuantization, matrix_layers
 
 
@@ -45,7 +46,9 @@ class PlainLayer(nn.Module):
         weight, bias = layer.weight.detach(), layer.bias
         if quantization is not None:
             weight, bias = quantization.weight.dequantize(), quantization.bias
-        self.convolution = layer if isinstance(layer, nn.Conv2d) else None
+        self.convolution: tuple[Any, ...] | None = None
+        if isinstance(layer, nn.Conv2d):
+            self.convolution = layer.stride, layer.padding, layer.dilation, layer.groups
         self.pointwise = pointwise and self.convolution is None
         self.weight = nn.Parameter(weight[:, :, None, None] if self.pointwise else weight, requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
@@ -55,8 +58,7 @@ class PlainLayer(nn.Module):
     def forward(self, x: Tensor, *_: object) -> Tensor:
         x = self.grid_in(x)
         if self.convolution is not None:
-            c = self.convolution
-            y = functional.conv2d(x, self.weight, self.bias, c.stride, c.padding, c.dilation, c.groups)
+            y = functional.conv2d(x, self.weight, self.bias, *self.convolution)
         elif self.pointwise:
             y = functional.conv2d(x, self.weight, self.bias)
         else:
@@ -114,11 +116,11 @@ def plain_network(network: nn.Module, layers: Mapping[str, LayerQuantization], i
 
     On iOS 17, which has no operation for attention, it is written out. Raises UsageError where that is not possible.
     """
-    twin = copy.deepcopy(network)
-    modules = dict(matrix_layers(twin))
-    for name, quantization in layers.items():
-        parent, _, child = name.rpartition(".")
-        setattr(twin.get_submodule(parent), child, PlainLayer(name, modules[name], quantization))
+    modules = dict(matrix_layers(network))
+    plain: dict[nn.Module, nn.Module] = {
+        modules[name]: PlainLayer(name, modules[name], q) for name, q in layers.items()
+    }
+    twin = shared_copy(network, plain)
     for module in twin.modules():
         if isinstance(module, Attention) and ios == "ios17":
             module.set_processor(ExplicitAttention())
@@ -147,20 +149,20 @@ def half_constants(network: nn.Module) -> nn.Module:
     """A copy whose parameters and buffers hold float16 values (still in float32 tensors): what the artifact stores.
 
     Codes and scales are unchanged by it, and so are the frequencies of the time embedding, which stay float32.
-    Quantizations become DividingQuantize.
+    The copy has the codes of the original itself. Quantizations become DividingQuantize.
     """
-    twin = copy.deepcopy(network)
+    replacements: dict[nn.Module, nn.Module] = {m: m for m in network.modules() if isinstance(m, CodedWeight)}
+    replacements |= {m: DividingQuantize(m.grid) for m in network.modules() if isinstance(m, FakeQuantize)}
+    twin = shared_copy(network, replacements)
     exact_time(twin)
-    for name, module in list(twin.named_modules()):
-        if isinstance(module, FakeQuantize):
-            twin.set_submodule(name, DividingQuantize(module.grid))
-    with torch.no_grad():
-        for module in twin.modules():
-            if isinstance(module, TimeWaves):
-                continue
-            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-                if tensor.is_floating_point():
-                    tensor.copy_(tensor.half())
-            if isinstance(module, (nn.GroupNorm, nn.LayerNorm)):
-                module.eps = float(torch.tensor(module.eps).half())
+    for module in twin.modules():
+        if isinstance(module, TimeWaves):
+            continue
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            setattr(module, name, nn.Parameter(parameter.detach().half().float(), requires_grad=False))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            if buffer.is_floating_point():
+                setattr(module, name, buffer.half().float())
+        if isinstance(module, (nn.GroupNorm, nn.LayerNorm)):
+            module.eps = float(torch.tensor(module.eps).half())
     return twin
