@@ -82,7 +82,12 @@ class SavedModel:
 
     @cached_property
     def latents(self) -> Latents | None:
-        return None if self.vae is None else Latents.of_config(type(self.vae).__name__, self.vae.config)
+        if self.vae is None:
+            return None
+        try:
+            return Latents.of_config(type(self.vae).__name__, self.vae.config)
+        except UsageError as error:
+            raise UsageError(f"{self.folder.source!r}: {error}") from error
 
     @cached_property
     def text(self) -> TextSide | None:

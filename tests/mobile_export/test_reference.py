@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import numpy as np
 import pytest
-import tiny_pipelines
 import torch
+from tiny_pipelines import saved
 
 from correction.schedulers import make_scheduler
 from mobile_export.models.diffusion_model import load_model
@@ -19,12 +18,6 @@ from mobile_export.models.request import Request
 
 PROMPTS = ("a cat", "two dogs on a hill")
 TOLERANCE = 1e-4
-
-
-@pytest.fixture(scope="session")
-def pipelines(tmp_path_factory: pytest.TempPathFactory):
-    folder = tmp_path_factory.mktemp("pipelines")
-    return cache(lambda name: tiny_pipelines.save_pipeline(name, folder))
 
 
 def theirs(folder: Path, kind: str = "DiffusionPipeline", scheduler: Any = None, seed: int = 7, **call: Any):
@@ -51,39 +44,39 @@ def ours(folder: Path, **request: Any) -> np.ndarray:
     ("name", "steps", "eta"),
     [("ddpm", 12, 0.0), ("ddim", 8, 0.0), ("ddim", 8, 1.0), ("ldm-vq", 8, 0.0), ("ldm-kl", 8, 0.0)],
 )
-def test_images_without_prompts(name, steps, eta, pipelines):
+def test_images_without_prompts(name, steps, eta):
     options = {"eta": eta} if eta else {}
-    expected = theirs(pipelines(name), batch_size=3, num_inference_steps=steps, **options)
-    check(ours(pipelines(name), count=3, steps=steps, eta=eta), expected)
+    expected = theirs(saved(name), batch_size=3, num_inference_steps=steps, **options)
+    check(ours(saved(name), count=3, steps=steps, eta=eta), expected)
 
 
 @pytest.mark.parametrize("name", ["sd", "sd-tiny-vae", "sd-v", "lcm"])
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
-def test_images_of_prompts(name, guidance, pipelines):
-    expected = theirs(pipelines(name), prompt=list(PROMPTS), num_inference_steps=6, guidance_scale=guidance)
-    images = ours(pipelines(name), prompts=PROMPTS, steps=6, guidance=guidance)
+def test_images_of_prompts(name, guidance):
+    expected = theirs(saved(name), prompt=list(PROMPTS), num_inference_steps=6, guidance_scale=guidance)
+    images = ours(saved(name), prompts=PROMPTS, steps=6, guidance=guidance)
     check(images, expected)
-    assert np.abs(images - ours(pipelines(name), prompts=PROMPTS, steps=6, guidance=2.5)).max() > 0.01
+    assert np.abs(images - ours(saved(name), prompts=PROMPTS, steps=6, guidance=2.5)).max() > 0.01
 
 
-def test_a_negative_prompt(pipelines):
+def test_a_negative_prompt():
     call = {"prompt": list(PROMPTS), "negative_prompt": ["dog"] * 2, "num_inference_steps": 5, "guidance_scale": 3.0}
-    images = ours(pipelines("sd"), prompts=PROMPTS, negative_prompt="dog", steps=5, guidance=3.0)
-    check(images, theirs(pipelines("sd"), **call))
-    assert np.abs(images - ours(pipelines("sd"), prompts=PROMPTS, steps=5, guidance=3.0)).max() > 0.01
+    images = ours(saved("sd"), prompts=PROMPTS, negative_prompt="dog", steps=5, guidance=3.0)
+    check(images, theirs(saved("sd"), **call))
+    assert np.abs(images - ours(saved("sd"), prompts=PROMPTS, steps=5, guidance=3.0)).max() > 0.01
 
 
 # Named samplers on the same pipeline: ancestral, stochastic (which draws at every step), two calls a step.
 @pytest.mark.parametrize("sampler", ["euler-a", "dpmpp-2m-sde", "heun", "ddim-eta1", "sa-solver"])
-def test_named_samplers(sampler, pipelines):
-    def scheduler(saved):
-        return make_scheduler(sampler, saved.config, "trailing")[0]
+def test_named_samplers(sampler):
+    def scheduler(own):
+        return make_scheduler(sampler, own.config, "trailing")[0]
 
     eta = {"eta": 1.0} if sampler == "ddim-eta1" else {}
     expected = theirs(
-        pipelines("sd"), scheduler=scheduler, prompt=list(PROMPTS), num_inference_steps=6, guidance_scale=4.0, **eta
+        saved("sd"), scheduler=scheduler, prompt=list(PROMPTS), num_inference_steps=6, guidance_scale=4.0, **eta
     )
-    images = ours(pipelines("sd"), prompts=PROMPTS, sampler=sampler, spacing="trailing", steps=6, guidance=4.0)
+    images = ours(saved("sd"), prompts=PROMPTS, sampler=sampler, spacing="trailing", steps=6, guidance=4.0)
     check(images, expected)
 
 
@@ -98,32 +91,32 @@ def unit(image: np.ndarray) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", ["sd", "sd-image", "sd-tiny-vae"])
 @pytest.mark.parametrize(("count", "strength"), [(1, 0.6), (2, 1.0), (2, 0.35)])
-def test_images_from_images(name, count, strength, pipelines):
+def test_images_from_images(name, count, strength):
     image = picture(count)
     call = {"image": unit(image), "strength": strength, "num_inference_steps": 6, "guidance_scale": 3.0}
-    expected = theirs(pipelines(name), "StableDiffusionImg2ImgPipeline", prompt=list(PROMPTS), **call)
+    expected = theirs(saved(name), "StableDiffusionImg2ImgPipeline", prompt=list(PROMPTS), **call)
     asked = {"image": image, "strength": strength, "steps": 6, "guidance": 3.0}
-    check(ours(pipelines(name), prompts=PROMPTS, **asked), expected)
+    check(ours(saved(name), prompts=PROMPTS, **asked), expected)
 
 
 @pytest.mark.parametrize("sampler", ["dpmpp-2m", "heun", "euler-a", "unipc"])
-def test_samplers_with_a_memory_start_without_one(sampler, pipelines):
+def test_samplers_with_a_memory_start_without_one(sampler):
     """Not the last rows of the whole plan: those would use steps that were never done."""
 
-    def scheduler(saved):
-        return make_scheduler(sampler, saved.config, None)[0]
+    def scheduler(own):
+        return make_scheduler(sampler, own.config, None)[0]
 
     image = picture(2)
     call = {"image": unit(image), "strength": 0.5, "num_inference_steps": 8, "guidance_scale": 3.0}
     kind = "StableDiffusionImg2ImgPipeline"
-    expected = theirs(pipelines("sd"), kind, scheduler=scheduler, prompt=list(PROMPTS), **call)
+    expected = theirs(saved("sd"), kind, scheduler=scheduler, prompt=list(PROMPTS), **call)
     asked = {"image": image, "strength": 0.5, "steps": 8, "guidance": 3.0}
-    check(ours(pipelines("sd"), prompts=PROMPTS, sampler=sampler, **asked), expected)
+    check(ours(saved("sd"), prompts=PROMPTS, sampler=sampler, **asked), expected)
 
 
-def test_a_consistency_model_starts_from_an_image(pipelines):
+def test_a_consistency_model_starts_from_an_image():
     image = picture(2)
     call = {"image": unit(image), "strength": 0.5, "num_inference_steps": 4, "guidance_scale": 3.0}
     kind = "LatentConsistencyModelImg2ImgPipeline"
-    expected = theirs(pipelines("lcm"), kind, prompt=list(PROMPTS), **call)
-    check(ours(pipelines("lcm"), prompts=PROMPTS, image=image, strength=0.5, steps=4, guidance=3.0), expected)
+    expected = theirs(saved("lcm"), kind, prompt=list(PROMPTS), **call)
+    check(ours(saved("lcm"), prompts=PROMPTS, image=image, strength=0.5, steps=4, guidance=3.0), expected)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -170,9 +173,19 @@ PIPELINES: dict[str, Callable[[], Any]] = {
 }
 
 
-def save_pipeline(name: str, folder: Path) -> Path:
-    """The folder of a pipeline of PIPELINES, written into `folder` (named after it) where it is not there yet."""
-    path = folder / name
-    if not path.exists():
-        PIPELINES[name]().save_pretrained(path)
-    return path
+@cache
+def _place() -> TemporaryDirectory[str]:
+    return TemporaryDirectory(prefix="tiny-pipelines-")  # removed when the program ends
+
+
+@cache
+def saved(name: str) -> Path:
+    """The folder of a pipeline of PIPELINES, made once. It is shared: take a `copy` to change it."""
+    folder = Path(_place().name) / name
+    PIPELINES[name]().save_pretrained(folder)
+    return folder
+
+
+def copy(name: str, place: Path) -> Path:
+    """A private copy of the folder, inside `place` and named after the pipeline."""
+    return Path(shutil.copytree(saved(name), place / name))
