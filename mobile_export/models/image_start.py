@@ -46,10 +46,7 @@ def late_scheduler(scheduler: Any, strength: float, whole_schedule: bool = False
 
 def _consistency(kind: type, strength: float) -> type:
     def set_timesteps(self: Any, num_inference_steps: int, device: Any = None) -> None:
-        try:
-            kind.set_timesteps(self, num_inference_steps, device=device, strength=strength)
-        except ZeroDivisionError as error:
-            raise UsageError(f"strength {strength:g} leaves no steps of the schedule: raise it") from error
+        kind.set_timesteps(self, num_inference_steps, device=device, strength=strength)
 
     return type(kind.__name__, (kind,), {"set_timesteps": set_timesteps})  # plans and messages name the scheduler
 
@@ -82,10 +79,10 @@ def image_start(late: Any, steps: int, eta: float = 0.0) -> ImageStart:
 
     Raises UsageError where no step is left, and as `compile_plan`.
     """
+    plan = compile_plan(late, steps, eta)  # first, since it checks the steps
     begun = copy.deepcopy(late)
     begun.set_timesteps(steps)
     one, zero, when = torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), begun.timesteps[:1]
     keep, level = begun.add_noise(one, zero, when), begun.add_noise(zero, one, when)
-    plan = compile_plan(late, steps, eta)
     config = {**plan.scheduler_config, "first_timestep": float(plan.timestep[0])}
     return ImageStart(replace(plan, init_sigma=1.0, scheduler_config=config), float(keep), float(level))
