@@ -82,7 +82,7 @@ class SchedulerRun:
             else:
                 self.scheduler.set_timesteps(timesteps=list(steps))
         except Exception as error:  # foreign code: whatever it raises is its answer to these steps
-            raise UsageError(f"{self._name} refuses steps={steps!r}: {error}") from error
+            raise UsageError(f"{self._name} refuses steps={steps!r}: {str(error) or repr(error)}") from error
         self.times = self.scheduler.timesteps
         self.timestep: Array = np.array([float(t) for t in self.times])
         self.input_scale = np.ones(len(self.times))
@@ -112,7 +112,8 @@ class SchedulerRun:
             kept = {name: read(self.scheduler, result, m) for name, read in _READINGS.items()}
             after = result.prev_sample.numpy()
         except Exception as error:  # foreign code: whatever it raises is the reason
-            raise NotLinearError(f"{self._name} cannot be stepped from sample and model output: {error}") from error
+            said = str(error) or repr(error)
+            raise NotLinearError(f"{self._name} cannot be stepped from sample and model output: {said}") from error
         return Stepped(after, z.numpy(), {k: v.double().numpy() for k, v in kept.items() if v is not None})
 
     def _generator(self, i: int) -> torch.Generator:
