@@ -1,12 +1,14 @@
 """What a `.pte` holds: its constants by digest, its sizes, its memory plan; and what a table should have put there.
 
 XNNPACK's constants are stored under the sha256 of their bytes (scales with a prefix), so that "the
-artifact holds exactly these codes" is a set inclusion.
+artifact holds exactly these codes" is a set inclusion. Operands that are no weights, such as the bias that is
+added to a product with float32 activations, stay constants of the program and go into the delegate as inputs.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +24,7 @@ from mobile_export.quantize.table import LayerQuantization, QuantizationTable
 
 @dataclass(frozen=True)
 class Contents:
-    """constants: sha256 of the bytes -> length; the sizes are in bytes."""
+    """constants: sha256 of the bytes -> length, of delegates and of the program around them; the sizes are in bytes."""
 
     constants: dict[str, int]
     total_bytes: int
@@ -43,6 +45,7 @@ def read_contents(data: bytes, source: str) -> Contents:
     except Exception as error:  # the flatbuffer reader has no error type of its own
         raise CheckFailed(f"{source} is not a readable ExecuTorch program ({type(error).__name__})") from error
     constants = {} if named is None else {k: len(named.buffers[v.buffer_index]) for k, v in named.pte_data.items()}
+    constants |= {hashlib.sha256(part).hexdigest(): len(part) for part in _outer_constants(program)}
     return Contents(
         constants=constants,
         total_bytes=len(data),
@@ -62,14 +65,34 @@ def _calls(plan: Any) -> Iterator[str]:
                 yield plan.operators[index].name
 
 
+def _outer_constants(program: Any) -> Iterator[bytes]:
+    """The bytes of the program's own constants, without the padding after them."""
+    from executorch.exir.schema import Tensor as ProgramTensor
+    from executorch.exir.tensor import get_scalar_type
+
+    for value in program.execution_plan[0].values:
+        tensor = value.val
+        if isinstance(tensor, ProgramTensor) and tensor.data_buffer_idx and tensor.allocation_info is None:
+            size = math.prod(tensor.sizes) * get_scalar_type(tensor.scalar_type).itemsize
+            yield program.constant_buffer[tensor.data_buffer_idx].storage[:size]
+
+
 def stored_bytes(layer: LayerQuantization) -> dict[str, bytes]:
-    """The three constants of one layer as the delegate stores them: weight codes, scales, bias codes."""
-    weight, bias_codes = channel_codes(layer)
-    return {
+    """The constants of one layer as the delegate stores them: weight codes, scales, and the bias.
+
+    The bias is int32 codes where the layer's input is on a grid, else float32. One of zeros in float32 is left out:
+    nothing is added then (see MatrixProduct).
+    """
+    weight, codes = channel_codes(layer), layer.bias_codes
+    constants = {
         "weight": _packed(as_matrix(weight.codes), weight.bits),
         "scale": weight.scale.numpy().astype("<f4").tobytes(),
-        "bias": bias_codes.numpy().astype("<i4").tobytes(),
     }
+    if codes is not None:
+        constants["bias"] = codes.numpy().astype("<i4").tobytes()
+    elif layer.float_bias.any():
+        constants["bias"] = layer.float_bias.numpy().astype("<f4").tobytes()
+    return constants
 
 
 def _packed(codes: Tensor, bits: int) -> bytes:

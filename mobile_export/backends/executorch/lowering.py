@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mobile_export.backends.executorch.weight_only import partitioner
+
 # Passes of the XNNPACK delegate that do nothing unless one of these operators is in the graph.
 # Every pass traces the whole graph anew, which is most of the time of lowering a UNet.
 _PASS_NEEDS = {
@@ -51,16 +53,24 @@ def lower(network: nn.Module, inputs: tuple[Tensor, ...], shortcuts: bool = True
     shortcuts: skip delegate passes that have nothing to do in this graph and share provenance
     records instead of copying them; the bytes are the same either way (a test compares them).
     """
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
     with torch.no_grad(), _quiet(), _fast() if shortcuts else contextlib.nullcontext():
         exported = torch.export.export(network.eval(), inputs, strict=False)
-        edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
+        edge = to_edge_transform_and_lower(exported, [_without_expansions], [partitioner()])
         counts = Counter(_operator_names(edge.exported_program().graph_module))
         data = bytes(edge.to_executorch().buffer)
     delegates = counts.pop("executorch_call_delegate", 0)
     return Lowered(data, delegates, dict(sorted(counts.items())))
+
+
+def _without_expansions(graph_module: torch.fx.GraphModule) -> Any:
+    """Without the expansions to the same shape that products of four dimensions come apart into: they would stay
+    outside of the delegate, and divide it."""
+    from executorch.backends.xnnpack._passes.remove_noop_expand_copy_pass import RemoveNoopExpandCopyPass
+
+    found = any("expand_copy" in str(node.target) for node in graph_module.graph.nodes)
+    return RemoveNoopExpandCopyPass()(graph_module) if found else None
 
 
 def _operator_names(graph_module: torch.fx.GraphModule) -> Iterator[str]:

@@ -1,15 +1,14 @@
-"""What of a recipe the XNNPACK delegate has: 8-bit activations, 8 or 4-bit weights with a scale per output channel."""
+"""What of a recipe the XNNPACK delegate has: 8 or 4-bit weights with a scale per output channel, and activations in
+8 bits or, at w8a16 and w4a16, in float32: this backend has no 16-bit activations."""
 
 from __future__ import annotations
-
-from torch import Tensor
 
 from correction.errors import UsageError
 from mobile_export.quantize.recipe import Recipe
 from mobile_export.quantize.table import LayerQuantization
 from mobile_export.quantize.weights import WeightCodes
 
-PRECISIONS = ("w8a8", "w4a8")
+PRECISIONS = ("w8a8", "w4a8", "w8a16", "w4a16")
 LAYERS = ("float", "w8 channel", "w4 channel")
 
 
@@ -22,8 +21,8 @@ def require_supported(recipe: Recipe) -> None:
             raise UsageError(f"ExecuTorch cannot have {layer.name!r} ({what}): choose one of {', '.join(LAYERS)}")
 
 
-def channel_codes(layer: LayerQuantization) -> tuple[WeightCodes, Tensor]:
-    """Weight codes with a scale per output channel, and bias codes (O,) int32. Raises UsageError for other layers."""
-    if not isinstance(layer.weight, WeightCodes) or layer.bias_codes is None:
+def channel_codes(layer: LayerQuantization) -> WeightCodes:
+    """The layer's weight codes, which have a scale per output channel. Raises UsageError for other layers."""
+    if not isinstance(layer.weight, WeightCodes) or layer.weight.scale.dim() != 1:
         raise UsageError(f"ExecuTorch cannot have weights as {layer.weight.format.name!r}: choose 'channel'")
-    return layer.weight, layer.bias_codes
+    return layer.weight
