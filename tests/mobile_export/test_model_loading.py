@@ -253,6 +253,7 @@ def test_half_precision_shards_and_old_names(copied):
     (path.parent / f"{path.name}.index.json").write_text(json.dumps({"weight_map": index}))
     model = load_model(str(folder))
     found = model.weights.load("vae").state_dict()
+    assert all(value.dtype == torch.float32 for value in found.values())
     assert all(torch.equal(value, expected[key].half().float()) for key, value in found.items())
     (path.parent / "b.safetensors").unlink()
     with pytest.raises(UsageError, match=r"vae/b\.safetensors is missing"):
