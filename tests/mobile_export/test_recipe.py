@@ -210,6 +210,8 @@ def test_the_digest_is_of_the_recipe_and_of_every_number():
     "content",
     [
         {"precision": "w8a8"},
+        {"precision": "w8a16"},
+        {"precision": "w4a16", "layers": {"conv_in": "w8"}},
         {
             "precision": "w4a8",
             "layers": {"conv_in": "w8", "conv_out": "w4 channel", "mid_block.resnets.0.conv1": "float"},
@@ -223,7 +225,7 @@ def test_recipes_that_executorch_has(content):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"precision": "w4a16"}, "ExecuTorch has no w4a16: choose one of w8a8, w4a8"),
+        ({"precision": "w6a16"}, "ExecuTorch has no w6a16: choose one of w8a8, w4a8, w8a16, w4a16"),
         (
             {"precision": "w4a8", "format": "block32"},
             "ExecuTorch cannot have 'w4 block32' (w4a8): choose one of float, w8 channel, w4 channel",

@@ -61,8 +61,8 @@ class MatrixProduct(ObservedLayer):
             bias = quantization.bias
             if quantization.input is not None and quantization.output is not None:
                 self.input, self.output = FakeQuantize(quantization.input), FakeQuantize(quantization.output)
-        self.register_buffer("bias", bias)
-        self.adds_nothing = not bias.any()
+        # What is in no operation would be stored all the same.
+        self.register_buffer("bias", None if self.weight_only and not bias.any() else bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.product(self.on_grid(x))
@@ -87,7 +87,7 @@ class MatrixProduct(ObservedLayer):
         if not self.weight_only:
             return functional.linear(x, self.weight(), self.bias)
         y = functional.linear(x, self.weight())
-        return y if self.adds_nothing else y + self.bias
+        return y if self.bias is None else y + self.bias
 
 
 def as_matrix(weight: Tensor) -> Tensor:
