@@ -22,21 +22,25 @@ class GroupNorm(nn.Module):
         self.register_buffer("gain", _or_constant(norm.weight, 1.0, norm.num_channels))
         self.register_buffer("bias", _or_constant(norm.bias, 0.0, norm.num_channels))
 
-    def group_mean(self, x: Tensor) -> Tensor:
-        """(N, H, W, C) -> (N, 1, 1, C): the mean of the channel's group, repeated in the group."""
+    def forward(self, x: Tensor) -> Tensor:
+        n, h, w, _ = x.shape
+        # Weights of the averages, made of x: the sizes are not known before, and the delegate has no other fill.
+        zeros = x.narrow(3, 0, 1) * 0.0
+        over_w = (zeros + 1.0 / w).reshape(n * h, 1, w)
+        over_h = (zeros.narrow(2, 0, 1) + 1.0 / h).reshape(n, 1, h)
+        centred = x - self._mean(x, over_w, over_h)
+        deviation = torch.rsqrt(self._mean(centred * centred, over_w, over_h) + self.eps)
+        return centred * (deviation * self.gain) + self.bias
+
+    def _mean(self, x: Tensor, over_w: Tensor, over_h: Tensor) -> Tensor:
+        """(N, H, W, C) -> (N, 1, 1, C): the mean of the channel's group, repeated in the group.
+
+        Row by row: a single sum over a large image would lose digits.
+        """
         n, h, w, c = x.shape
-        # Weights of the two averages, made of x: the sizes are not known before, and the delegate has no other fill.
-        over_w = (x[..., :1] * 0.0 + 1.0 / w).reshape(n * h, 1, w)
-        over_h = (x[:, :, :1, :1] * 0.0 + 1.0 / h).reshape(n, 1, h)
-        # Row by row: a single sum over a large image would lose digits.
         mean = torch.bmm(over_h, torch.bmm(over_w, x.reshape(n * h, w, c)).reshape(n, h, c))
         grouped = mean.reshape(n, self.groups, c // self.groups)
         return functional.linear(grouped, self.mean_channels).reshape(n, 1, 1, c)
-
-    def forward(self, x: Tensor) -> Tensor:
-        centred = x - self.group_mean(x)
-        deviation = torch.rsqrt(self.group_mean(centred * centred) + self.eps)
-        return centred * (deviation * self.gain) + self.bias
 
 
 class LayerNorm(nn.Module):
