@@ -1,9 +1,11 @@
 """The sinusoids of the timestep in a package: right to the last float16 digit at every timestep."""
 
+import coremltools as ct
 import numpy as np
 import pytest
 import torch
 from coreml_cases import METADATA
+from coremltools.converters.mil.mil import Builder as mb
 from diffusers.models.embeddings import Timesteps
 from torch import nn
 
@@ -47,7 +49,7 @@ def test_every_timestep_is_right_to_float16_rounding(tmp_path):
 
 
 def test_in_float16_throughout_the_late_timesteps_would_be_wrong(tmp_path, monkeypatch):
-    monkeypatch.setattr(conversion, "_TimeOperations", set)
+    monkeypatch.setattr(conversion, "_Float32Operations", set)
     error = np.abs(simulated(tmp_path) - exact()).max(1)
     assert error[999] > 0.1 and error[1] < 2**-9
 
@@ -58,3 +60,20 @@ def test_the_waves_are_those_of_diffusers(flip, shift):
     source = Timesteps(CHANNELS, flip_sin_to_cos=flip, downscale_freq_shift=shift)
     timesteps = torch.tensor([0.0, 1.0, 37.5, 500.0, 999.0])
     assert torch.equal(TimeWaves(source)(timesteps), source(timesteps))
+
+
+@pytest.mark.parametrize(
+    ("end", "shape", "all_of_them"),
+    [("sin", (1, 4), True), ("sin", (1, 4, 2), False), ("reduce_argmin", (1, 4, 2, 2), True), ("exp", (1, 4), None)],
+)
+def test_what_is_computed_in_float32_in_a_network_of_any_length(end, shape, all_of_them):
+    @mb.program(input_specs=[mb.TensorSpec(shape)], opset_version=ct.target.iOS18)
+    def program(x):
+        for _ in range(2000):
+            x = mb.sigmoid(x=x)
+        return getattr(mb, end)(x=x)
+
+    kept = conversion._Float32Operations()
+    *before, last = (op for op in program.functions["main"].operations if op.op_type != "const")
+    assert (last in kept) == (all_of_them is not None)
+    assert {op in kept for op in before} == {bool(all_of_them)} and len(before) == 2000

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from mobile_export.backends.coreml.exact_factors import exact_factors
 from mobile_export.backends.coreml.network import Convertible, Interface
 from mobile_export.backends.coreml.weight_codes import put_codes
 from mobile_export.quantize.table import LayerQuantization
@@ -28,6 +29,7 @@ _HARMFUL = {
     "common::int_op_canonicalization",
 }
 _IO_TYPES = {torch.float32: np.float32, torch.int32: np.int32}
+_EXACT_ENDS = {"sin": "angle", "cos": "angle", "reduce_argmin": "code"}  # operations that need float32, and for what
 SPECIFICATIONS = {"ios17": 8, "ios18": 9}
 
 
@@ -35,7 +37,8 @@ def convert(network: nn.Module, interface: Interface, layers: Mapping[str, Layer
     """The network as a coremltools MLModel that was never loaded: float16 inside, float32 inputs and output.
 
     network: its layers named in `layers` are PlainLayers. The sinusoids of the timestep are computed in
-    float32: in float16 a timestep of 999 is known to half a unit. Raises CheckFailed where codes cannot be placed.
+    float32: in float16 a timestep of 999 is known to half a unit. So are the distances to the codes of a codebook, of
+    which the least decides. Raises CheckFailed where codes cannot be placed.
     """
     import coremltools as ct
     from coremltools.converters.mil.converter import mil_convert
@@ -44,9 +47,10 @@ def convert(network: nn.Module, interface: Interface, layers: Mapping[str, Layer
     module = Convertible(network, tuple(interface.inputs)).eval()
     with torch.no_grad():
         exported = torch.export.export(module, example).run_decompositions({})
+    exact_factors(exported)
     pipeline = ct.PassPipeline()
     pipeline.remove_passes(_HARMFUL)
-    keep_float32 = _TimeOperations()
+    keep_float32 = _Float32Operations()
     with _quiet_converter():
         program = ct.convert(
             exported,
@@ -75,20 +79,27 @@ def convert(network: nn.Module, interface: Interface, layers: Mapping[str, Layer
         )
 
 
-class _TimeOperations:
-    """Membership: sine and cosine, and every operation whose result ends in one of them."""
+class _Float32Operations:
+    """Membership: sine, cosine and the choice of the nearest code, and operations whose result ends in one of them."""
 
     def __init__(self) -> None:
-        self.known: dict[Any, bool] = {}
+        self.known: dict[Any, frozenset[str]] = {}
 
     def __contains__(self, op: Any) -> bool:
         if op not in self.known:
-            self.known[op] = False  # operations form no cycle; this only ends the recursion early
-            users = (user for output in op.outputs for user in output.child_ops)
-            self.known[op] = op.op_type in ("sin", "cos") or (
-                op.op_type != "const" and op.outputs[0].rank <= 2 and any(user in self for user in users)
-            )
-        return self.known[op]
+            for each in reversed(list(op.enclosing_block.operations)):  # users before what they use
+                if each not in self.known:
+                    self.known[each] = self._ends(each)
+        return bool(self.known[op])
+
+    def _ends(self, op: Any) -> frozenset[str]:
+        """Which of _EXACT_ENDS the operation's result goes into. Angles are vectors: not what only images come of."""
+        if op.op_type == "const":
+            return frozenset()
+        users = (user for output in op.outputs for user in output.child_ops)
+        ends = frozenset[str]().union(*(self.known.get(user, ()) for user in users))
+        own = frozenset({_EXACT_ENDS[op.op_type]} if op.op_type in _EXACT_ENDS else ())
+        return own | (ends if op.outputs[0].rank <= 2 else ends - {"angle"})
 
 
 @contextlib.contextmanager

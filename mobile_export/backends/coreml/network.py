@@ -22,6 +22,7 @@ from torch.nn import functional
 from correction.errors import CheckFailed
 from mobile_export.backends.coreml.explicit_attention import ExplicitAttention
 from mobile_export.backends.coreml.time_embedding import TimeWaves
+from mobile_export.models.vae_decoder import Codebook
 from mobile_export.quantize.activations import ACTIVATION_MAX, ACTIVATION_MIN
 from mobile_export.quantize.fake_quantize import CodedWeight, FakeQuantize
 from mobile_export.quantize.shared_copy import shared_copy
@@ -125,6 +126,7 @@ def plain_network(network: nn.Module, layers: Mapping[str, LayerQuantization], i
         if isinstance(module, Attention) and ios == "ios17":
             module.set_processor(ExplicitAttention())
     exact_time(twin)
+    half_codebooks(twin)
     return twin.eval()
 
 
@@ -134,6 +136,7 @@ def ane_network(network: nn.Module, layers: Mapping[str, LayerQuantization]) -> 
 
     twin = ane_form(network, lambda name, layer: PlainLayer(name, layer, layers.get(name), pointwise=True))
     exact_time(twin)
+    half_codebooks(twin)
     return twin
 
 
@@ -143,6 +146,13 @@ def exact_time(network: nn.Module) -> None:
         if isinstance(module, Timesteps):
             parent, _, child = name.rpartition(".")
             setattr(network.get_submodule(parent), child, TimeWaves(module))
+
+
+def half_codebooks(network: nn.Module) -> None:
+    """Give every `Codebook` of the network codes of float16 values, in place: it chooses among those that it gives."""
+    for module in network.modules():
+        if isinstance(module, Codebook):
+            module.embedding.weight = nn.Parameter(module.embedding.weight.detach().half().float(), False)
 
 
 def half_constants(network: nn.Module) -> nn.Module:
