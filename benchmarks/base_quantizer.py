@@ -16,16 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from correction.schedulers import make_plan
-from mobile_export.export import ExportSettings, calibration_batch
+from mobile_export.batch import make_batch, run
+from mobile_export.export_settings import ExportSettings
 from mobile_export.metrics import psnr, snr
 from mobile_export.models.diffusion_model import TorchDenoiser, load_model
+from mobile_export.part import Job
 from mobile_export.quantize.observation import InputCorrelation, observe_layers
 from mobile_export.quantize.quantized_unet import quantized_model
 from mobile_export.quantize.recipe import KEPT_IN_FLOAT, Recipe
 from mobile_export.quantize.table import quantize_layers
 from mobile_export.quiet import quiet_third_parties
-from mobile_export.simulate import make_batch, run
 
 SEEDS = 8
 WEIGHT_ONLY = {
@@ -42,18 +42,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     model = load_model(parser.parse_args().model)
-    plan = make_plan("ddim", model.scheduler_config, 50)
-    reference = TorchDenoiser(model.unet)
     settings = ExportSettings(Recipe.of("w8a8"), targets=("executorch",))
-    fitting = calibration_batch(model, settings, range(settings.range_samples))
+    job = Job.of(model, settings)
+    plan, reference, fitting = job.plan, TorchDenoiser(model.unet), job.batch(range(settings.range_samples))
 
     def sample_reference() -> None:
         run(plan, reference, fitting)
 
     observations = observe_layers(model.unet, sample_reference)
     nearest = {name: replace(seen, correlation=InputCorrelation()) for name, seen in observations.items()}
-    labels = [k % len(model.classes) for k in range(SEEDS)] if model.conditional else None
-    batch = make_batch(0, "evaluation", range(SEEDS), model.sample_shape, labels)
+    rows = job.subjects.rows(job.subjects.turn(range(SEEDS)))
+    batch = make_batch(0, "evaluation", range(SEEDS), model.sample_shape, rows)
     seen: list[tuple[np.ndarray, np.ndarray]] = []
     exact = np.clip(run(plan, reference, batch, on_step=lambda i, x, m, y: seen.append((x, m))), -1, 1)
 

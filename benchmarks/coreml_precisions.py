@@ -21,9 +21,11 @@ import numpy as np
 import torch
 
 from correction.schedulers import make_plan
+from mobile_export.backends.artifact import ArtifactDenoiser
 from mobile_export.backends.backend import BackendOptions, Probe
 from mobile_export.backends.coreml.backend import CoreMLBackend, float_outputs
 from mobile_export.backends.coreml.stored_codes import compare_codes
+from mobile_export.batch import make_batch, run
 from mobile_export.coreml_simulator.package import read_package
 from mobile_export.models.diffusion_model import DiffusionModel, TorchDenoiser, load_model
 from mobile_export.progress import Progress
@@ -32,7 +34,7 @@ from mobile_export.quantize.quantized_unet import quantized_model
 from mobile_export.quantize.recipe import Recipe
 from mobile_export.quantize.table import matrix_layers, quantize_layers
 from mobile_export.quiet import quiet_third_parties
-from mobile_export.simulate import make_batch, run
+from mobile_export.subjects import Subjects
 
 ROWS = (
     *("w8a8", "w4a8", "w4a8 palette16", "w8a16", "w6a16", "w4a16", "w4a16 block16", "w4a16 palette16", "w4a16 palette"),
@@ -52,17 +54,21 @@ def main() -> None:
     rows = args.only or (ROWS if args.ios == "ios18" else IOS17_ROWS)
     model = load_model(args.model)
     plan = make_plan("ddim", model.scheduler_config, STEPS)
-    labels = [k % len(model.classes) for k in range(TRAJECTORIES)] if model.conditional else None
-    batch = make_batch(0, "calibration", range(TRAJECTORIES), model.sample_shape, labels)
+    subjects = Subjects.of_classes(model.classes, model.null_label)
+    rows = subjects.rows(subjects.turn(range(TRAJECTORIES)))
+    batch = make_batch(0, "calibration", range(TRAJECTORIES), model.sample_shape, rows)
     probes: list[Probe] = []
 
     def record(i: int, x: np.ndarray, _m: np.ndarray, _y: np.ndarray) -> None:
         k = i % TRAJECTORIES
-        label = None if labels is None else labels[k]
-        probes.append(Probe((plan.input_scale[i] * x[k : k + 1]).astype(np.float32), float(plan.timestep[i]), label))
+        sample = (plan.input_scale[i] * x[k : k + 1]).astype(np.float32)
+        given = {name: array[k : k + 1] for name, array in batch.conditioning.items()}
+        time = float(plan.timestep[i])
+        probes.append(Probe({"sample": sample, "timestep": np.full(1, time, np.float32), **given}, time))
 
     reference = TorchDenoiser(model.unet)
     observations = observe_layers(model.unet, lambda: run(plan, reference, batch, on_step=record))
+    component = model.component("unet")
     backend = CoreMLBackend(BackendOptions(ios=args.ios, compute=args.compute))
     weights = sum(layer.weight.numel() for _, layer in matrix_layers(model.unet))
     print(
@@ -73,8 +79,8 @@ def main() -> None:
         for row in rows:
             table = float_outputs(quantize_layers(model.unet, observations, Recipe.of(*row.split())))
             path = Path(folder) / f"{row.replace(' ', '-')}.mlpackage"
-            backend.export(model, table, path, Progress())
-            parity = backend.check_parity(model, table, path, None, probes)
+            backend.export(component, table, path, Progress())
+            parity = backend.check_parity(component, table, path, None, probes)
             package = read_package(path)
             codes = compare_codes(package.program(), table.layers, args.ios)
             stored = sum(size for name, size in package.sizes.items() if name.endswith(".bin"))
@@ -90,9 +96,10 @@ def main() -> None:
 
 def time_ratio(backend: CoreMLBackend, path: Path, model: DiffusionModel, table: object, count: int) -> float:
     """Best time of the simulator over the best of eager PyTorch's quantized model, alternating, `count` samples."""
-    simulated, eager = backend.load(path), TorchDenoiser(quantized_model(model.unet, table))
-    labels = [0] * count if model.conditional else None
-    batch = make_batch(1, "simulation", range(count), model.sample_shape, labels)
+    simulated = ArtifactDenoiser(backend.load(path, backend.signature(model.component("unet"))))
+    eager = TorchDenoiser(quantized_model(model.unet, table))
+    rows = Subjects.of_classes(model.classes, None).rows([0] * count)
+    batch = make_batch(1, "simulation", range(count), model.sample_shape, rows)
 
     def timed(denoiser: Callable) -> float:
         started = time.perf_counter()

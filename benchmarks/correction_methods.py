@@ -16,11 +16,14 @@ import numpy as np
 
 from correction.calibrate import calibrate
 from correction.methods import METHODS
+from mobile_export.batch import make_batch, run
 from mobile_export.bundle import Bundle
 from mobile_export.metrics import bootstrap, psnr
 from mobile_export.models.diffusion_model import TorchDenoiser, load_model
+from mobile_export.prompts import CALIBRATION_PROMPTS
 from mobile_export.quiet import quiet_third_parties
-from mobile_export.simulate import bundle_denoiser, guided, make_batch, run
+from mobile_export.simulate import bundle_unet
+from mobile_export.subjects import model_subjects
 
 
 def main() -> None:
@@ -34,13 +37,13 @@ def main() -> None:
     bundle = Bundle.open(arguments.bundle)
     model = load_model(bundle.manifest["model"]["source"])
     plan = bundle.correction_file(arguments.target).plan
-    guidance = float(bundle.manifest["guidance"])
-    artifact = bundle_denoiser(bundle, arguments.target)
-    reference = guided(TorchDenoiser(model.unet), guidance, model.null_label)
+    subjects = model_subjects(model, CALIBRATION_PROMPTS, float(bundle.manifest["guidance"]))
+    artifact = subjects.guided(bundle_unet(bundle, arguments.target))
+    reference = subjects.guided(TorchDenoiser(model.unet))
 
     def batch(stream: str, count: int):
-        labels = [k % len(model.classes) for k in range(count)] if model.conditional else None
-        return make_batch(0, stream, range(count), model.sample_shape, labels)
+        rows = subjects.rows(subjects.turn(range(count)))
+        return make_batch(0, stream, range(count), model.sample_shape, rows)
 
     held_out, fitting = batch("evaluation", arguments.n), batch("calibration", arguments.calibration_samples)
     exact = np.clip(run(plan, reference, held_out), -1, 1)

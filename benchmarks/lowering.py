@@ -8,13 +8,12 @@ from __future__ import annotations
 import argparse
 import time
 
-from correction.schedulers import make_plan
 from mobile_export.backends.executorch.lowering import lower
-from mobile_export.backends.executorch.unet2d import ChannelsLastUNet
+from mobile_export.backends.executorch.network import network_for
 from mobile_export.export import quantize
 from mobile_export.export_settings import ExportSettings
 from mobile_export.models.diffusion_model import load_model
-from mobile_export.progress import Progress
+from mobile_export.part import Job
 from mobile_export.quantize.recipe import Recipe
 from mobile_export.quiet import quiet_third_parties
 
@@ -26,8 +25,8 @@ def main() -> None:
     arguments = parser.parse_args()
     model = load_model(arguments.model)
     settings = ExportSettings(Recipe.of(arguments.precision), steps=4, range_samples=2, targets=("executorch",))
-    table, _ = quantize(model, make_plan("ddim", model.scheduler_config, 4), settings, Progress())
-    network = ChannelsLastUNet(model.unet, table.layers).eval()
+    quantized, _ = quantize(Job.of(model, settings))
+    network = network_for(model.unet, quantized.table.layers).eval()
     seconds, data = {}, {}
     for shortcuts in (True, False):
         started = time.process_time()

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
+from mobile_export.batch import Batch, make_batch, run
 from mobile_export.bundle import Bundle
 from mobile_export.models.diffusion_model import TorchDenoiser, load_model
 from mobile_export.pictures import save_grid
 from mobile_export.quiet import quiet_third_parties
-from mobile_export.simulate import bundle_denoiser, guided, make_batch, run
+from mobile_export.simulate import bundle_unet
+from mobile_export.subjects import Subjects
 
 SEEDS = 12
 SAMPLES = 64
@@ -32,19 +34,22 @@ def main() -> None:
     bundle = Bundle.open(arguments.bundle)
     model = load_model(bundle.manifest["model"]["source"])
     plan = bundle.correction_file(bundle.targets[0]).plan
-    reference = guided(TorchDenoiser(model.unet), float(bundle.manifest["guidance"]), model.null_label)
-    classes = len(model.classes)
+    subjects = Subjects.of_classes(model.classes, model.null_label, float(bundle.manifest["guidance"]))
+    reference = subjects.guided(TorchDenoiser(model.unet))
 
-    few = make_batch(0, "evaluation", range(SEEDS), model.sample_shape, [k % classes for k in range(SEEDS)])
+    def batch(stream: str, count: int) -> Batch:
+        rows = subjects.rows(subjects.turn(range(count)))
+        return make_batch(0, stream, range(count), model.sample_shape, rows)
+
+    few = batch("evaluation", SEEDS)
     exact = run(plan, reference, few)
     for target in bundle.targets:
-        artifact, correction = bundle_denoiser(bundle, target), bundle.correction_file(target).correction
+        artifact, correction = subjects.guided(bundle_unet(bundle, target)), bundle.correction_file(target).correction
         rows = [exact, run(plan, artifact, few), run(plan, artifact, few, correction)]
         save_grid(arguments.output / f"{bundle.name}-{target}.png", np.concatenate(rows), columns=SEEDS)
     if arguments.samples is None:
         return
-    many = make_batch(0, "simulation", range(SAMPLES), model.sample_shape, [k % classes for k in range(SAMPLES)])
-    save_grid(arguments.samples, run(plan, reference, many))
+    save_grid(arguments.samples, run(plan, reference, batch("simulation", SAMPLES)))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,9 @@ def main() -> None:
     arguments = parser.parse_args()
     bundles = [Bundle.open(path) for path in arguments.bundles]
     model = load_model(bundles[0].manifest["model"]["source"])
-    files = {"float32": float_artifact(model)} | {b.manifest["precision"]: b.artifact("executorch") for b in bundles}
+    files = {"float32": float_artifact(model.component("unet"))} | {
+        b.manifest["precision"]: b.artifact("executorch") for b in bundles
+    }
     programs = {name: LoadedProgram(path.read_bytes(), name) for name, path in files.items()}
     inputs = model.example_inputs()
     times: dict[str, list[float]] = {name: [] for name in programs}

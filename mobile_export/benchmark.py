@@ -14,47 +14,49 @@ from torch import Tensor, nn
 from mobile_export.backends.executorch.lowering import lower
 from mobile_export.backends.executorch.runtime import LoadedProgram
 from mobile_export.bundle import file_sha256
-from mobile_export.models.diffusion_model import DiffusionModel
+from mobile_export.models.component import Component, call_network
 
 ROUNDS = 15
 
 
 class _Plain(nn.Module):
-    """The diffusers network with tuple output, lowered as it is: the float32 artifact to compare with."""
+    """The network as it is, its inputs in their order: the float32 artifact to compare with."""
 
-    def __init__(self, unet: nn.Module) -> None:
+    def __init__(self, component: Component) -> None:
         super().__init__()
-        self.unet = unet
+        self.network, self.names = component.network, tuple(component.inputs)
 
-    def forward(self, sample: Tensor, timestep: Tensor, class_labels: Tensor | None = None) -> Tensor:
-        kwargs = {} if class_labels is None else {"class_labels": class_labels}
-        return self.unet(sample, timestep, return_dict=False, **kwargs)[0]
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return call_network(self.network, dict(zip(self.names, inputs, strict=True)))
 
 
-def float_artifact(model: DiffusionModel) -> Path:
-    """The float32 `.pte` of the model, from the cache where its digest is right, else lowered now."""
+def float_artifact(component: Component) -> Path:
+    """The float32 `.pte` of a component, from the cache if it is right, or lowered now."""
     version = importlib.metadata.version("executorch")
-    key = hashlib.sha256(f"{model.digest} float32 executorch {version}".encode()).hexdigest()
+    shapes = [list(tensor.shape) for tensor in component.inputs.values()]
+    key = hashlib.sha256(
+        f"{component.digest} {component.name} {shapes} float32 executorch {version}".encode()
+    ).hexdigest()
     folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mobile-export"
     path, digest = folder / f"{key}.pte", folder / f"{key}.sha256"
     if path.is_file() and digest.is_file() and digest.read_text() == file_sha256(path):
         return path
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{key}.{os.getpid()}.partial"
-    partial.write_bytes(lower(_Plain(model.unet), model.example_inputs()).data)
+    partial.write_bytes(lower(_Plain(component), tuple(component.inputs.values())).data)
     os.replace(partial, path)
     digest.write_text(file_sha256(path))
     return path
 
 
-def step_time_ratio(artifact: Path, model: DiffusionModel) -> tuple[float, int]:
-    """(time per step of `artifact` over the float32 artifact's, bytes of the latter).
+def step_time_ratio(artifact: Path, component: Component) -> tuple[float, int]:
+    """(time per call of `artifact` over the float32 artifact's, bytes of the latter).
 
     The two alternate; the smallest wall time of each over the rounds is taken. A ratio from a
     desktop says which is faster here, not how fast a phone is.
     """
-    baseline = float_artifact(model)
-    inputs = model.example_inputs()
+    baseline = float_artifact(component)
+    inputs = tuple(component.inputs.values())
     programs = [LoadedProgram(p.read_bytes(), str(p)) for p in (artifact, baseline)]
     best = [float("inf")] * 2
     with torch.inference_mode():

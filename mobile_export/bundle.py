@@ -20,6 +20,7 @@ from correction import CheckFailed, UsageError
 from correction.file import CorrectionFile, read_correction
 from mobile_export.backends import BACKENDS
 from mobile_export.manifest import FORMAT, FORMAT_VERSION, MANIFEST, artifact_files, read_manifest
+from mobile_export.models.component import COMPONENTS, Signature
 
 UNBOUND = "Manifest.json"  # at the root of an artifact folder: Core ML's list of the others, with random names
 
@@ -53,7 +54,8 @@ class Bundle:
             except OSError as error:  # for example a name that is too long for the file system
                 raise CheckFailed(f"{name[:100]!r} of the bundle cannot be read ({error.strerror})") from error
         for part in manifest["parts"].values():
-            _check_artifact(path, part["unet"], manifest["files"])
+            for entry in part["components"].values():
+                _check_artifact(path, entry["artifact"], manifest["files"])
         return cls(path, manifest)
 
     @property
@@ -72,21 +74,36 @@ class Bundle:
             raise UsageError(f"{self.path} has no {target} part; it has: {', '.join(self.targets)}")
         return self.manifest["parts"][target]
 
-    def artifact(self, target: str) -> Path:
-        """The file or folder that the target's runtime loads."""
-        return self.path / self.part(target)["unet"]
+    def component(self, target: str, name: str = "unet") -> Mapping[str, Any]:
+        """The manifest's entry of one component. Raises UsageError naming what the part has."""
+        components = self.part(target)["components"]
+        if name not in components:
+            raise UsageError(f"{self.path} has no {name} for {target}; it has: {', '.join(components)}")
+        return components[name]
 
-    def artifact_bytes(self, target: str) -> int:
+    def components(self, target: str) -> tuple[str, ...]:
+        """Names of the components of one part, the UNet first."""
+        return tuple(name for name in COMPONENTS if name in self.part(target)["components"])
+
+    def signature(self, target: str, name: str = "unet") -> Signature:
+        """What the artifact of a component takes and gives."""
+        return Signature.from_dict(self.component(target, name)["signature"])
+
+    def artifact(self, target: str, name: str = "unet") -> Path:
+        """The file or folder that the target's runtime loads."""
+        return self.path / self.component(target, name)["artifact"]
+
+    def artifact_bytes(self, target: str, name: str = "unet") -> int:
         """Size of the file, or of all files of the folder."""
-        files = artifact_files(self.manifest["files"], self.part(target)["unet"])
+        files = artifact_files(self.manifest["files"], self.component(target, name)["artifact"])
         return sum(entry["bytes"] for entry in files.values())
 
-    def artifact_sha256(self, target: str) -> str:
+    def artifact_sha256(self, target: str, name: str = "unet") -> str:
         """`artifact_digest` of the target's artifact."""
-        return artifact_digest(self.manifest["files"], self.part(target)["unet"])
+        return artifact_digest(self.manifest["files"], self.component(target, name)["artifact"])
 
     def correction_file(self, target: str) -> CorrectionFile:
-        """The plan and correction, checked to be solved for this very artifact."""
+        """The plan and correction of the UNet, checked to be solved for this very artifact."""
         return read_correction(self.path / self.part(target)["correction"], self.artifact_sha256(target))
 
 

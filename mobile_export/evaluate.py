@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,12 +10,17 @@ import numpy as np
 
 from correction import CheckFailed, UsageError
 from mobile_export.backends import get_backend
+from mobile_export.batch import make_batch
 from mobile_export.bundle import Bundle
 from mobile_export.evaluation import Evaluation
 from mobile_export.metrics import bootstrap, psnr, snr
 from mobile_export.models.diffusion_model import DiffusionModel, load_model
+from mobile_export.models.torch_denoiser import TorchComponent
 from mobile_export.progress import Progress
-from mobile_export.simulate import bundle_denoiser, make_batch
+from mobile_export.prompts import CALIBRATION_PROMPTS
+from mobile_export.simulate import bundle_unet
+from mobile_export.subjects import Subjects, model_subjects
+from mobile_export.text_files import bundle_prompts
 from mobile_export.trajectory import References, record, strip_steps
 
 STREAM = "evaluation"
@@ -79,18 +84,18 @@ def evaluate(
     file = bundle.correction_file(target)
     plan, correction = file.plan, file.correction
     backend = get_backend(target)
-    labels = [k % len(model.classes) for k in range(count)] if model.conditional else None
-    batch = make_batch(seed, STREAM, range(count), model.sample_shape, labels)
-    reference = (references or References()).get(
-        model, plan, manifest["sampler"], float(manifest["guidance"]), batch, progress
-    )
-    artifact = bundle_denoiser(bundle, target)
+    subjects = _subjects(bundle, model)
+    chosen = subjects.turn(range(count))
+    batch = make_batch(seed, STREAM, range(count), model.sample_shape, subjects.rows(chosen))
+    reference = (references or References()).get(model, plan, manifest["sampler"], batch, subjects, progress)
+    artifact = subjects.guided(bundle_unet(bundle, target))
     runs = {"reference": reference.trajectory}
     for variant, tables in (("quantized", None), ("corrected", correction)):
         progress.stage(f"{bundle.name}, {backend.title}: {count} images, {variant}")
         runs[variant] = record(plan, artifact, batch, tables, backend.batch, progress)
 
-    images = {name: run.samples[:, -1] for name, run in runs.items()}
+    decode = _decoder(model)
+    images = {name: decode(run.samples[:, -1]) for name, run in runs.items()}
     shown = {name: np.clip(values, -1, 1) for name, values in images.items()}
     plain, fixed = (psnr(shown[v], shown["reference"]) for v in ("quantized", "corrected"))
     exact = runs["reference"].samples
@@ -98,17 +103,18 @@ def evaluate(
     timed = None
     if benchmark:
         progress.stage(f"{bundle.name}, {backend.title}: time per step")
-        timed = backend.step_time(bundle.artifact(target), model)
+        timed = backend.step_time(bundle.artifact(target), model.component("unet"))
     ratio, fp32_bytes = timed or (None, None)
-    description = part["description"]
+    unet = bundle.component(target)
+    description = unet["description"]
     return Evaluation(
         name=bundle.name,
         target=target,
         target_title=backend.title,
         precision=manifest["precision"],
-        labels=tuple("" if labels is None else model.classes[label] for label in labels or [0] * count),
+        labels=tuple(subjects.names[k] for k in chosen),
         images=images,
-        strips={name: run.strips for name, run in runs.items()},
+        strips={name: np.stack([decode(strip) for strip in run.strips]) for name, run in runs.items()},
         strip_steps=strip_steps(plan),
         timesteps=plan.timestep,
         snr_db={v: np.array([snr(exact[:, i], runs[v].samples[:, i]) for i in range(plan.steps)]) for v in drifts},
@@ -116,7 +122,7 @@ def evaluate(
         std_ratio={v: runs[v].samples.std((0, 3, 4)) / exact.std((0, 3, 4)) for v in drifts},
         tables={n: getattr(correction, n) for n in ("output_gain", "output_bias", "input_gain", "input_bias")},
         kept_steps=np.array(part["kept_steps"]),
-        conversion_parity=part["conversion_parity"],
+        conversion_parity=unet["conversion_parity"],
         quantization_error={"image_psnr_db": bootstrap(plain)},
         correction_gain={
             "image_psnr_db": bootstrap(fixed),
@@ -126,16 +132,16 @@ def evaluate(
         sampler_parity=reference.sampler_parity,
         artifact={
             "bytes": bundle.artifact_bytes(target),
-            "ideal_bytes": part["ideal_bytes"],
-            "weight_bits_asked": part["weight_bits_asked"],
-            "weight_bits_achieved": part["weight_bits_achieved"],
-            "parameters": manifest["model"]["parameters"],
+            "ideal_bytes": unet["ideal_bytes"],
+            "weight_bits_asked": unet["weight_bits_asked"],
+            "weight_bits_achieved": unet["weight_bits_achieved"],
+            "parameters": unet["parameters"],
             "planned_memory_bytes": description["planned_memory_bytes"],
             "delegates": description["delegates"],
             "undelegated": description["undelegated"],
             "operations": description["operations"],
             "notes": description["notes"],
-            "float_layers": part["float_layers"],
+            "float_layers": unet["float_layers"],
             "size_parts": description["size_parts"],
             "correction_bytes": manifest["files"][part["correction"]]["bytes"],
             "step_time_ratio": ratio,
@@ -144,6 +150,24 @@ def evaluate(
         },
         provenance=_provenance(bundle, target, count, seed),
     )
+
+
+def _subjects(bundle: Bundle, model: DiffusionModel) -> Subjects:
+    """The prompts that the bundle was made for, or those of calibration; on noise that calibration never saw."""
+    found = bundle_prompts(bundle)
+    if found is not None:
+        return found
+    guidance, text = float(bundle.manifest["guidance"]), bundle.manifest["text"]
+    return model_subjects(model, CALIBRATION_PROMPTS, guidance, "" if text is None else text["negative_prompt"])
+
+
+def _decoder(model: DiffusionModel) -> Callable[[np.ndarray], np.ndarray]:
+    """Samples (N, C, H, W) to images by the reference's own decoder, so that what differs is the UNet's doing."""
+    latents = model.latents
+    if latents is None:
+        return lambda samples: samples
+    decode = TorchComponent(model.component("vae_decoder"))
+    return lambda samples: np.concatenate([decode(latents=latents.to_decoder(row[None])) for row in samples])
 
 
 def figures_of(evaluation: Evaluation) -> dict[str, Any]:

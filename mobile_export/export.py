@@ -1,85 +1,137 @@
-"""Export: quantize once; for each target lower, calibrate on the artifact, verify; publish."""
+"""Export: quantize each component once; for each target lower, calibrate on the artifact, verify; publish."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from correction import SamplingPlan
-from correction.schedulers import make_plan
 from mobile_export.backends import get_backend
 from mobile_export.backends.backend import Backend, Probe
 from mobile_export.bundle import Bundle, publishing, write_manifest
-from mobile_export.export_settings import ExportSettings
+from mobile_export.export_settings import ExportSettings, components_of
+from mobile_export.lowered import lower_component
 from mobile_export.models.diffusion_model import DiffusionModel, TorchDenoiser, load_model
-from mobile_export.part import RESUME, STREAM, Job, calibration_batch, clear, make_part
+from mobile_export.part import LOWERED, RESUME, STREAM, Job, clear, correct_part
 from mobile_export.progress import Progress
-from mobile_export.quantize.observation import observe_layers
-from mobile_export.quantize.table import QuantizationTable, quantize_layers
-from mobile_export.simulate import guided, run
+from mobile_export.quantize.recipe import Recipe
+from mobile_export.quantized_component import QuantizedComponent, quantize_network, quantize_unet
+from mobile_export.text_files import write_text
 from mobile_export.verify import verify_bundle
 
-LIBRARIES = ("torch", "diffusers", "numpy")  # their versions decide about every part
+LIBRARIES = ("torch", "diffusers", "transformers", "numpy")  # their versions decide about every part
+OTHER_PROBES = 2  # inputs on which a component besides the UNet is observed and checked
 
 
-def export(source: str, target: Path, settings: ExportSettings, progress: Progress | None = None) -> Bundle:
-    """Write a verified bundle of the model at `source` to `target`; nothing appears there before the end.
+def export(
+    source: str | DiffusionModel, target: Path, settings: ExportSettings, progress: Progress | None = None
+) -> Bundle:
+    """Write a verified bundle of a model to `target`; nothing appears there before the end.
 
-    Calibration runs on the artifacts' own outputs. An interrupted export goes on where it was.
-    Raises UsageError for what cannot be done, CheckFailed when a check of an artifact fails.
+    source: as `load_model` takes it, or a model. Calibration runs on the artifacts' own outputs. An interrupted export
+    goes on where it was. Raises UsageError for what cannot be done, CheckFailed when a check of an artifact fails.
     """
     progress = progress or Progress()
-    progress.stage(f"load {source}")
-    model = load_model(source)
-    plan = make_plan(settings.sampler, model.scheduler_config, settings.steps)
-    guided(TorchDenoiser(model.unet), settings.guidance, model.null_label)  # refuses guidance without a null class
+    if isinstance(source, str):
+        progress.stage(f"load {source}")
+    model = load_model(source, settings.latent_size) if isinstance(source, str) else source
+    names = components_of(model.component_names, settings)
     backends = [get_backend(name, settings.options) for name in settings.targets]
     with publishing(target) as work:
         clear(work, backends)
-        table, probes = quantize(model, plan, settings, progress)
-        job = Job(model, plan, settings, table, probes, work, progress)
-        parts = {backend.name: make_part(backend, job) for backend in backends}
+        job = Job.of(model, settings, progress)
+        components = _Components(backends, settings, work, progress)
+        # One large network at a time: each is loaded, lowered for every target, and dropped.
+        if "text_encoder" in names and model.text is not None:
+            tokens = model.text.tokenize(job.subjects.names[:OTHER_PROBES])
+            components.make(model, "text_encoder", settings.text_recipe, [{"input_ids": row[None]} for row in tokens])
+        quantized, samples = quantize(job)
+        components.add(quantized)
+        parameters = quantized.component.parameters
+        del quantized
+        parts = {each.name: correct_part(each, job, components.entries[each.name]["unet"], work) for each in backends}
+        model.release()
+        latents = model.latents
+        if latents is not None:
+            given = [{"latents": latents.to_decoder(row[None])} for row in samples[:OTHER_PROBES]]
+            images = components.make(model, "vae_decoder", settings.vae_recipe, given)
+            if "vae_encoder" in names:
+                components.make(model, "vae_encoder", settings.vae_recipe, [{"image": image} for image in images])
         progress.stage("verify the bundle")
-        write_manifest(work, _manifest(job, backends, parts))
+        text = write_text(work, model.text, job.subjects if settings.prompts else None, settings.negative_prompt)
+        parts = {name: {"components": components.entries[name], **part} for name, part in parts.items()}
+        write_manifest(work, _manifest(job, backends, parts, parameters, text))
         verify_bundle(Bundle.open(work))
         shutil.rmtree(work / RESUME)
     return Bundle.open(target)
 
 
-def quantize(
-    model: DiffusionModel, plan: SamplingPlan, settings: ExportSettings, progress: Progress
-) -> tuple[QuantizationTable, list[Probe]]:
-    """Ranges from the reference's own trajectories, then every integer; a probe for each step from the same."""
-    progress.stage(
-        f"quantize to {settings.recipe.precision.name}: activation ranges on {settings.range_samples} trajectories"
-    )
+def quantize(job: Job) -> tuple[QuantizedComponent, np.ndarray]:
+    """The UNet, on trajectories of the reference; see `quantize_unet`."""
+    settings = job.settings
     # Indices after the calibration samples, so that ranges and corrections are fitted on different noise.
     first = settings.calibration_samples
-    batch = calibration_batch(model, settings, range(first, first + settings.range_samples))
-    probes: list[Probe] = []
-
-    def observe(i: int, x: np.ndarray, _m: np.ndarray, _y: np.ndarray) -> None:
-        label = None if batch.labels is None else int(batch.labels[0])
-        probes.append(Probe((plan.input_scale[i] * x[:1]).astype(np.float32), float(plan.timestep[i]), label))
-        progress.advance(i + 1, plan.steps)
-
-    def sample_reference() -> None:
-        denoiser = guided(TorchDenoiser(model.unet), settings.guidance, model.null_label)
-        run(plan, denoiser, batch, on_step=observe)
-
-    observations = observe_layers(model.unet, sample_reference)
-    return quantize_layers(model.unet, observations, settings.recipe), probes
+    batch = job.batch(range(first, first + settings.range_samples))
+    reference = job.guided(TorchDenoiser(job.model.unet))
+    origin = f"{job.plan.digest()} {job.subjects.digest()} {settings.guidance:g} {settings.seed}"
+    unet = job.model.component("unet")
+    return quantize_unet(unet, settings.recipe, job.plan, reference, batch, origin, job.progress)
 
 
-def _manifest(job: Job, backends: Sequence[Backend], parts: dict[str, Any]) -> dict[str, Any]:
-    model, settings = job.model, job.settings
+class _Components:
+    """entries: target -> component -> entry of the manifest, as artifacts are made."""
+
+    def __init__(self, backends: Sequence[Backend], settings: ExportSettings, work: Path, progress: Progress) -> None:
+        self.backends, self.settings, self.work, self.progress = backends, settings, work, progress
+        self.entries: dict[str, dict[str, Any]] = {backend.name: {} for backend in backends}
+
+    def add(self, quantized: QuantizedComponent) -> None:
+        """An artifact of it for every target."""
+        name = quantized.component.name
+        for backend in self.backends:
+            folder, resume = self.work / backend.name, self.work / RESUME / backend.name
+            folder.mkdir(exist_ok=True)
+            resume.mkdir(parents=True, exist_ok=True)
+            record = resume / f"{LOWERED}-{name}.json"
+            options = self.settings.options
+            self.entries[backend.name][name] = lower_component(
+                backend, quantized, options, folder, record, self.progress
+            )
+
+    def make(
+        self, model: DiffusionModel, name: str, recipe: Recipe, given: Sequence[dict[str, np.ndarray]]
+    ) -> list[np.ndarray]:
+        """Load a component besides the UNet, quantize it and `add` it; what the float network gives for `given`."""
+        probes = [Probe(inputs) for inputs in given]
+        quantized, results = quantize_network(model.component(name), recipe, probes, self.progress)
+        self.add(quantized)
+        return results
+
+
+def _json_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A scheduler's configuration without what diffusers notes about itself, whose names begin with _."""
+    kept = {key: value for key, value in config.items() if not key.startswith("_")}
+    return json.loads(json.dumps(kept, default=lambda v: v.tolist() if hasattr(v, "tolist") else str(v)))
+
+
+def _manifest(
+    job: Job, backends: Sequence[Backend], parts: dict[str, Any], parameters: int, text: dict[str, Any] | None
+) -> dict[str, Any]:
+    model, settings, latents = job.model, job.settings, job.model.latents
     channels, height, width = model.sample_shape
+    factor = 1 if latents is None else latents.factor
+    image = {
+        "channels": channels if latents is None else latents.image_channels,
+        "height": factor * height,
+        "width": factor * width,
+    }
     libraries = {name for backend in backends for name in backend.libraries}.union(LIBRARIES)
     return {
         "name": f"{model.name}-{settings.recipe.precision.name}",
@@ -87,19 +139,23 @@ def _manifest(job: Job, backends: Sequence[Backend], parts: dict[str, Any]) -> d
             "name": model.name,
             "source": model.source,
             "digest": model.digest,
-            "kind": type(model.unet).__name__,
-            "parameters": job.parameters,
+            "kind": model.kind,
+            "pipeline": model.pipeline,
+            "scheduler": model.scheduler_class,
+            "scheduler_config": _json_values(model.scheduler_config),
+            "parameters": parameters,
             "classes": list(model.classes),
             "null_label": model.null_label,
         },
-        "image": {"channels": channels, "height": height, "width": width, "range": [-1, 1]},
+        "sample": {"channels": channels, "height": height, "width": width},
+        "image": {**image, "range": [-1, 1]},
+        "latents": None if latents is None else asdict(latents),
+        "text": text,
         "precision": settings.recipe.precision.name,
-        "recipe": settings.recipe.as_dict(),
-        "stored_bits": job.table.stored_bits(model.unet),
-        "refitted_layers": {n: f"{a.name} -> {b.name}" for n, (a, b) in job.table.refitted().items()},
         "sampler": settings.sampler,
         "steps": job.plan.steps,
         "guidance": settings.guidance,
+        "guidance_calls": 1 if job.subjects.scale == 1 else 2,
         "calibration": {
             "method": settings.method,
             "samples": settings.calibration_samples,

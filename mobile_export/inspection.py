@@ -42,7 +42,7 @@ def inspect_path(path: Path) -> tuple[str, dict[str, Any]]:
 def _backend_of(path: Path) -> Backend | None:
     """The backend whose artifacts are named like `path`; none is loaded for a path without suffix."""
     candidates = (get_backend(name) for name in BACKENDS) if path.suffix else ()
-    return next((backend for backend in candidates if Path(backend.artifact).suffix == path.suffix), None)
+    return next((backend for backend in candidates if backend.suffix == path.suffix), None)
 
 
 def artifact_figures(backend: Backend, path: Path) -> dict[str, Any]:
@@ -75,14 +75,17 @@ def placement(delegates: int | None, undelegated: Mapping[str, int]) -> dict[str
 def bundle_figures(bundle: Bundle) -> dict[str, Any]:
     """What all parts of an opened bundle share."""
     manifest = bundle.manifest
+    sample, image = (
+        " x ".join(str(manifest[w][k]) for k in ("channels", "height", "width")) for w in ("sample", "image")
+    )
+    text, latents = manifest.get("text"), manifest.get("latents")
     return {
         "model": "{name}, {kind}, {parameters:,} parameters".format(**manifest["model"]),
         "classes": manifest["model"]["classes"],
+        "image": image,
+        **({} if latents is None else {"latents": f"{sample}, {latents['kind']}, times {latents['scaling_factor']:g}"}),
+        **({} if text is None else {"prompts": text["subjects"] or f"any, up to {text['max_length']} tokens"}),
         "precision": manifest["precision"],
-        "weight format": manifest["recipe"].get("format"),
-        "layers with a choice of their own": manifest["recipe"].get("layers", {}),
-        "layers whose shape asks for another format": manifest["refitted_layers"],
-        "bits per weight with scales and palettes": round(manifest["stored_bits"], 3),
         "sampler": f"{manifest['sampler']}, {manifest['steps']} steps, guidance {manifest['guidance']:g}",
         "calibration": f"{manifest['calibration']['method']}, {manifest['calibration']['samples']} trajectories",
         "targets": list(bundle.targets),
@@ -90,26 +93,46 @@ def bundle_figures(bundle: Bundle) -> dict[str, Any]:
 
 
 def part_figures(bundle: Bundle, target: str) -> dict[str, Any]:
-    """Sizes, bits, placement and parity of one part of an opened bundle, its binding checked."""
+    """Correction and components of one part of an opened bundle, its binding checked."""
     part = bundle.part(target)
     bundle.correction_file(target)  # refuses figures of a correction that belongs to another artifact
-    sizes = part["description"]
-    artifact, correction = bundle.artifact_bytes(target), bundle.manifest["files"][part["correction"]]["bytes"]
+    correction = bundle.manifest["files"][part["correction"]]["bytes"]
+    ideal = bundle.component(target)["ideal_bytes"]
+    found = {name: component_figures(bundle, target, name) for name in bundle.components(target)}
+    unet = found.pop("unet")
     return {
-        "artifact bytes": artifact,
-        "over bits x parameters / 8": round(artifact / part["ideal_bytes"], 4),
-        "where they go": sizes["size_parts"],
-        "weight bits asked": part["weight_bits_asked"],
-        "weight bits achieved": round(part["weight_bits_achieved"], 3),
+        **unet,
         "correction bytes": correction,
-        "artifact + correction over ideal": round((artifact + correction) / part["ideal_bytes"], 4),
+        "artifact + correction over ideal": round((bundle.artifact_bytes(target) + correction) / ideal, 4),
         "steps corrected": f"{sum(part['kept_steps'])} of {len(part['kept_steps'])}",
+        **found,
+    }
+
+
+def component_figures(bundle: Bundle, target: str, name: str) -> dict[str, Any]:
+    """Sizes, bits, placement and parity of one artifact of a bundle."""
+    entry = bundle.component(target, name)
+    sizes, recipe, size = entry["description"], entry["recipe"], bundle.artifact_bytes(target, name)
+    signature = bundle.signature(target, name)
+    return {
+        "network": f"{entry['kind']}, {entry['parameters']:,} parameters, {entry['precision']}",
+        "takes": ", ".join(str(port) for port in signature.inputs),
+        "gives": str(signature.output),
+        "artifact bytes": size,
+        "over bits x parameters / 8": round(size / entry["ideal_bytes"], 4),
+        "where they go": sizes["size_parts"],
+        "weight bits asked": entry["weight_bits_asked"],
+        "weight bits achieved": round(entry["weight_bits_achieved"], 3),
+        "bits per weight with scales and palettes": round(entry["stored_bits"], 3),
+        "weight format": recipe.get("format"),
+        "layers with a choice of their own": recipe.get("layers", {}),
+        "layers whose shape asks for another format": entry["refitted_layers"],
         **memory(sizes["planned_memory_bytes"]),
         **placement(sizes["delegates"], sizes["undelegated"]),
         "operations": sizes["operations"],
-        "not quantized": part["float_layers"],
+        "not quantized": entry["float_layers"],
         "notes": " ".join(sizes["notes"]),
-        "conversion parity": part["conversion_parity"],
+        "conversion parity": entry["conversion_parity"],
     }
 
 

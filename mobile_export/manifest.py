@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from correction import CheckFailed
+from correction import CheckFailed, UsageError
+from mobile_export.models.component import COMPONENTS, Signature
 
 MANIFEST = "manifest.json"
 FORMAT = "mobile-export-bundle"
-FORMAT_VERSION = "2.0"
+FORMAT_VERSION = "3.0"
 MAX_MANIFEST_BYTES = 2**20
 MAX_FILES = 1024
 MAX_SIDE = 4096  # of an image, and its channels
@@ -22,18 +23,21 @@ MAX_SIDE = 4096  # of an image, and its channels
 _CONTENT: Mapping[str, type] = {
     "name": str,
     "precision": str,
-    "recipe": dict,
-    "stored_bits": float,
-    "refitted_layers": dict,
     "sampler": str,
     "steps": int,
     "guidance": float,
     "model.name": str,
     "model.source": str,
     "model.kind": str,
+    "model.pipeline": str,
+    "model.scheduler": str,
+    "model.scheduler_config": dict,
     "model.digest": str,
     "model.parameters": int,
     "model.classes": list,
+    "sample.channels": int,
+    "sample.height": int,
+    "sample.width": int,
     "image.channels": int,
     "image.height": int,
     "image.width": int,
@@ -43,11 +47,22 @@ _CONTENT: Mapping[str, type] = {
     "calibration.stream": str,
     "versions": dict,
 }
-_PART: Mapping[str, type] = {
-    "unet": str,
-    "correction": str,
-    "golden": str,
-    "kept_steps": list,
+_PART: Mapping[str, type] = {"components": dict, "correction": str, "golden": str, "kept_steps": list}
+_COMPONENT: Mapping[str, type] = {
+    "artifact": str,
+    "kind": str,
+    "parameters": int,
+    "precision": str,
+    "recipe": dict,
+    "stored_bits": float,
+    "refitted_layers": dict,
+    "ideal_bytes": int,
+    "weight_bits_asked": int,
+    "weight_bits_achieved": float,
+    "float_layers": list,
+    "signature": dict,
+    "signature.inputs": list,
+    "signature.output": dict,
     "conversion_parity": dict,
     "conversion_parity.limits": dict,
     "description": dict,
@@ -56,10 +71,22 @@ _PART: Mapping[str, type] = {
     "description.operations": dict,
     "description.undelegated": dict,
     "description.notes": list,
-    "ideal_bytes": int,
-    "weight_bits_asked": int,
-    "weight_bits_achieved": float,
-    "float_layers": list,
+}
+_TEXT: Mapping[str, type] = {
+    "max_length": int,
+    "width": int,
+    "vocabulary": int,
+    "tokenizer": list,
+    "negative_prompt": str,
+    "subjects": list,
+}
+_LATENTS: Mapping[str, type] = {
+    "kind": str,
+    "channels": int,
+    "image_channels": int,
+    "factor": int,
+    "scaling_factor": float,
+    "shift_factor": float,
 }
 
 
@@ -80,24 +107,48 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(files, dict) or not isinstance(parts, dict) or not 0 < len(files) <= MAX_FILES or not parts:
         raise CheckFailed(f"{path}: files and parts must be objects, with 1 to {MAX_FILES} files and a part")
     _require(path, manifest, _CONTENT)
+    for key, content in (("text", _TEXT), ("latents", _LATENTS)):
+        if manifest.get(key) is not None:
+            _require(path, manifest[key], content, f"{key}.")
     for name, part in parts.items():
         _require(path, part, _PART, f"parts.{name}.")
-        for key in ("unet", "correction", "golden"):
-            if part[key] not in files and not (key == "unet" and artifact_files(files, part[key])):
+        if "unet" not in part["components"]:
+            raise CheckFailed(f"{path}: parts.{name}.components has no unet")
+        for component, entry in part["components"].items():
+            _require_component(path, f"parts.{name}.components.{component}", component, entry, files)
+        for key in ("correction", "golden"):
+            if part[key] not in files:
                 raise CheckFailed(f"{path}: parts.{name}.{key} is {part[key]!r}, which is not in the list of files")
-        parity = part["conversion_parity"]
-        limited = {key: parity[key] for key in parity["limits"] if parity.get(key) is not None}
-        _require_numbers(path, f"parts.{name}.conversion_parity", limited)
-        _require_numbers(path, f"parts.{name}.conversion_parity.limits", parity["limits"])
-        _require_numbers(path, f"parts.{name}.description.size_parts", part["description"]["size_parts"])
-    for key in ("channels", "height", "width"):
-        if not 1 <= manifest["image"][key] <= MAX_SIDE:
-            raise CheckFailed(f"{path}: image.{key} must be 1 to {MAX_SIDE}, got {manifest['image'][key]}")
+    for what in ("sample", "image"):
+        for key in ("channels", "height", "width"):
+            if not 1 <= manifest[what][key] <= MAX_SIDE:
+                raise CheckFailed(f"{path}: {what}.{key} must be 1 to {MAX_SIDE}, got {manifest[what][key]}")
+    text = manifest.get("text")
+    for file in [] if text is None else [*text["tokenizer"], *filter(None, [text.get("prompts")])]:
+        if file not in files:
+            raise CheckFailed(f"{path}: text names {file!r}, which is not in the list of files")
     model = manifest["model"]
     null = model.get("null_label")
     if not all(isinstance(name, str) for name in model["classes"]) or not (null is None or type(null) is int):
         raise CheckFailed(f"{path}: model.classes must be names, and model.null_label a number or null")
     return manifest
+
+
+def _require_component(path: Path, where: str, name: str, entry: Any, files: Mapping[str, Any]) -> None:
+    if name not in COMPONENTS:
+        raise CheckFailed(f"{path}: {where} is none of {', '.join(COMPONENTS)}")
+    _require(path, entry, _COMPONENT, f"{where}.")
+    if not artifact_files(files, entry["artifact"]):
+        raise CheckFailed(f"{path}: {where}.artifact is {entry['artifact']!r}, which is not in the list of files")
+    parity = entry["conversion_parity"]
+    limited = {key: parity[key] for key in parity["limits"] if parity.get(key) is not None}
+    _require_numbers(path, f"{where}.conversion_parity", limited)
+    _require_numbers(path, f"{where}.conversion_parity.limits", parity["limits"])
+    _require_numbers(path, f"{where}.description.size_parts", entry["description"]["size_parts"])
+    try:
+        Signature.from_dict(entry["signature"])
+    except (KeyError, TypeError, UsageError) as error:
+        raise CheckFailed(f"{path}: {where}.signature is none ({error}); export the bundle again") from error
 
 
 def artifact_files(files: Mapping[str, Any], name: str) -> dict[str, Any]:

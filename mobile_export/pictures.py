@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
 from correction.errors import UsageError
 
@@ -91,3 +91,17 @@ def save_grid(path: Path, images: npt.ArrayLike, columns: int | None = None, sca
     partial = path.with_name(f".{path.name}.partial")
     grid.resize((grid.width * scale, grid.height * scale), Image.Resampling.NEAREST).save(partial, format="PNG")
     os.replace(partial, path)
+
+
+def read_picture(path: Path, height: int, width: int) -> npt.NDArray[np.float32]:
+    """A picture file as (1, 3, height, width) float32 in [-1, 1], cut to that shape in the middle and scaled.
+
+    Raises UsageError for a file that is no picture.
+    """
+    try:
+        with Image.open(path) as picture:
+            fitted = ImageOps.fit(picture.convert("RGB"), (width, height), Image.Resampling.LANCZOS)
+    except (OSError, Image.DecompressionBombError) as error:
+        raise UsageError(f"{str(path)!r} cannot be read as a picture ({error})") from error
+    values = np.asarray(fitted, dtype=np.float32).transpose(2, 0, 1)[None] / np.float32(127.5) - np.float32(1)
+    return np.ascontiguousarray(values)

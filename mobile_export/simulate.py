@@ -1,94 +1,99 @@
-"""Simulation: the phone's loop on the real artifact, on this machine."""
+"""Simulation: the phone's loop on the real artifacts, on this machine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from correction import Correction, Denoiser, GuidedDenoiser, SamplingPlan, UsageError, initial_noise, sample
-from correction.loop import OnStep
-from correction.noise import step_noises
+from correction import Correction, Denoiser, UsageError, sample
 from mobile_export.backends import get_backend
 from mobile_export.bundle import Bundle
+from mobile_export.bundled_model import BundledModel
+from mobile_export.models.noise_source import PhiloxNoise
+from mobile_export.models.reference import Conditioning, Course, conditions, course, decoded, first_sample
+from mobile_export.models.request import Request
+from mobile_export.progress import Progress
+from mobile_export.subjects import Subjects
+from mobile_export.text_files import bundle_prompts
 
-STREAM = "simulation"
 MAX_SAMPLES = 4096
+SPACING = "trailing"  # of the plan in a bundle: see make_plan
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Noise and conditioning of some samples: everything a run needs besides the plan and the network.
+class Simulation:
+    """images: (N, C, H, W) float32 in about [-1, 1]; names: prompt or class of each, or "".
 
-    noise: (B, C, H, W) float32; step_noise: step index -> fresh noise of the same shape;
-    labels: (B,) int64, or None for an unconditional model.
+    uncorrected: why the correction was left out, or "".
     """
 
-    noise: np.ndarray
-    step_noise: Callable[[int], np.ndarray]
-    labels: np.ndarray | None
-
-    def rows(self, rows: slice) -> Batch:
-        """Some of the samples."""
-        labels = None if self.labels is None else self.labels[rows]
-        return Batch(self.noise[rows], lambda i: self.step_noise(i)[rows], labels)
-
-    @property
-    def conditioning(self) -> dict[str, np.ndarray]:
-        return {} if self.labels is None else {"class_labels": self.labels}
+    images: np.ndarray
+    names: tuple[str, ...]
+    uncorrected: str = ""
 
 
-def make_batch(
-    seed: int, stream: str, samples: Sequence[int], shape: tuple[int, ...], labels: Sequence[int] | None
-) -> Batch:
-    """Sample k of a seed is the same in every batch. shape: (C, H, W); labels: one for each sample."""
-    return Batch(
-        initial_noise(seed, stream, samples, shape),
-        step_noises(seed, stream, samples, shape),
-        None if labels is None else np.asarray(labels, dtype=np.int64),
-    )
+def bundle_unet(bundle: Bundle, target: str) -> Denoiser:
+    """The UNet's artifact of one part, without guidance."""
+    return BundledModel(bundle, target).denoiser()
 
 
-def guided(denoiser: Denoiser, scale: float, null_label: int | None) -> Denoiser:
-    """The denoiser with classifier-free guidance; scale 1 is the denoiser itself."""
-    if scale == 1:
-        return denoiser
-    if null_label is None:
-        raise UsageError(f"guidance {scale:g} needs a null class, which this model does not have: use guidance 1")
-    return GuidedDenoiser(denoiser, scale, {"class_labels": np.array([null_label])})
+def bundle_request(bundle: Bundle, count: int = 1, class_name: str | None = None, **changes: Any) -> Request:
+    """The request that a bundle was made for, `count` images of its classes or prompts in turn, or all of one class.
 
-
-def run(
-    plan: SamplingPlan,
-    denoiser: Denoiser,
-    batch: Batch,
-    correction: Correction | None = None,
-    on_step: OnStep | None = None,
-) -> np.ndarray:
-    """The device loop over a batch: (B, C, H, W) float32, images in [-1, 1]."""
-    step_noise = batch.step_noise if plan.needs_noise else None
-    return sample(plan, denoiser, batch.noise, correction, step_noise, batch.conditioning, on_step)
-
-
-def bundle_denoiser(bundle: Bundle, target: str) -> Denoiser:
-    """The artifact of one part with the guidance of the manifest."""
-    model = bundle.manifest["model"]
-    denoiser = get_backend(target).load(bundle.artifact(target))
-    return guided(denoiser, float(bundle.manifest["guidance"]), model["null_label"])
-
-
-def bundle_labels(model: Mapping, count: int, class_name: str | None) -> list[int] | None:
-    """Labels of `count` samples: all of the named class, or the classes in turn; None without classes.
-
-    Raises UsageError for an unknown class, naming those that exist.
+    changes: other fields of Request. Raises UsageError for a count below 1 or above 4096 and an unknown class.
     """
-    classes = model["classes"]
-    if class_name is not None and class_name not in classes:
-        raise UsageError(f"unknown class {class_name!r}: this bundle has {', '.join(classes) or 'no classes'}")
-    if not classes:
-        return None
-    return [classes.index(class_name) if class_name is not None else k % len(classes) for k in range(count)]
+    if not 1 <= count <= MAX_SAMPLES:
+        raise UsageError(f"the number of images must be 1 to {MAX_SAMPLES}, got {count}")
+    manifest = bundle.manifest
+    settings: dict[str, Any] = {key: manifest[key] for key in ("sampler", "steps", "guidance")}
+    settings |= {"spacing": SPACING, "count": count}
+    text, subjects = manifest["text"], Subjects.of_classes(manifest["model"]["classes"], None)
+    if class_name is not None:
+        settings["labels"] = (subjects.index(class_name),) * count
+    elif manifest["model"]["classes"]:
+        settings["labels"] = tuple(subjects.turn(range(count)))
+    if text is not None:
+        settings["negative_prompt"] = text["negative_prompt"]
+        if not changes.get("prompts"):
+            if not text["subjects"]:
+                raise UsageError(f"{bundle.name} draws what a prompt says: give one")
+            settings["prompts"] = tuple(text["subjects"][k % len(text["subjects"])] for k in range(count))
+    return Request(**(settings | changes))
+
+
+def draw(
+    bundle: Bundle,
+    request: Request,
+    target: str | None = None,
+    corrected: bool = True,
+    progress: Progress | None = None,
+) -> Simulation:
+    """The images of a request, on the artifacts of a bundle, one of which is in memory at a time.
+
+    target: whose artifacts are run, by default the first that the bundle has; corrected: use the correction where it
+    was solved for this sampler, number of steps and guidance. With noise "philox", image k does not depend on how many
+    there are. Raises UsageError for a request that the bundle cannot serve, NonFiniteError naming the step where a
+    value is not finite.
+    """
+    progress = progress or Progress()
+    model: Any = BundledModel(bundle, target or bundle.targets[0])
+    conditioning = _conditions(bundle, model, request)
+    way = course(model, request)
+    first = first_sample(model, request, way, model.artifact)
+    correction, reason = None, _unlike(bundle, request) if corrected else "it was not asked for"
+    if not reason:
+        file = bundle.correction_file(model.target)
+        way, correction = replace(way, plan=file.plan), file.correction
+    denoiser = conditioning.guided(model.denoiser(), request.guidance)
+    size = get_backend(model.target).batch if request.noise == "philox" else request.samples
+    result = _sampled(way, correction, denoiser, first, conditioning, size, progress)
+    if model.latents is not None:
+        del denoiser
+        result = decoded(model.artifact("vae_decoder"), model.latents, result)
+    names = request.prompts or tuple(model.classes[k] for k in request.labels) or ("",) * request.samples
+    return Simulation(result, names, reason)
 
 
 def simulate(
@@ -98,28 +103,65 @@ def simulate(
     class_name: str | None = None,
     corrected: bool = True,
     target: str | None = None,
-    on_sample: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[np.ndarray, list[str]]:
-    """`count` images of a bundle: ((N, C, H, W) float32 in [-1, 1], class name of each or "").
+    """`count` images of what a bundle was made for: ((N, C, H, W) float32, class or prompt of each or "")."""
+    found = draw(bundle, bundle_request(bundle, count, class_name, seed=seed), target, corrected, progress)
+    return found.images, list(found.names)
 
-    target: whose artifact is run, by default the first that the bundle has.
-    on_sample(done, count) is called after each image. Raises UsageError for a count or class that
-    the bundle cannot serve, NonFiniteError naming the step where a value is not finite.
-    """
-    if not 1 <= count <= MAX_SAMPLES:
-        raise UsageError(f"the number of images must be 1 to {MAX_SAMPLES}, got {count}")
-    model = bundle.manifest["model"]
-    image = bundle.manifest["image"]
-    labels = bundle_labels(model, count, class_name)
-    target = target or bundle.targets[0]
-    file = bundle.correction_file(target)
-    denoiser = bundle_denoiser(bundle, target)
-    shape = (image["channels"], image["height"], image["width"])
-    images = []
-    for k in range(count):
-        batch = make_batch(seed, STREAM, [k], shape, None if labels is None else labels[k : k + 1])
-        images.append(run(file.plan, denoiser, batch, file.correction if corrected else None))
-        if on_sample is not None:
-            on_sample(k + 1, count)
-    names = [""] * count if labels is None else [model["classes"][label] for label in labels]
-    return np.concatenate(images), names
+
+def _conditions(bundle: Bundle, model: Any, request: Request) -> Conditioning:
+    """From the bundle's own embeddings where it has them, else as in `models.reference`."""
+    subjects = bundle_prompts(bundle)
+    if subjects is None:
+        return conditions(model, request, model.artifact)
+    if request.negative_prompt != bundle.manifest["text"]["negative_prompt"]:
+        raise UsageError(f"{bundle.name} has no text encoder: its negative prompt cannot be changed")
+    if model.guided_by_input and request.guidance != bundle.manifest["guidance"]:
+        raise UsageError(
+            f"{bundle.name} was made for guidance {bundle.manifest['guidance']:g}, got {request.guidance:g}"
+        )
+    unknown = [prompt for prompt in request.prompts if prompt not in subjects.names]
+    if unknown:
+        known = ", ".join(repr(name) for name in subjects.names)
+        raise UsageError(f"{bundle.name} has no text encoder, and {unknown[0]!r} is none of its prompts: {known}")
+    chosen = [subjects.names.index(prompt) for prompt in request.prompts]
+    return Conditioning(subjects.rows(chosen), dict(subjects.null))
+
+
+def _unlike(bundle: Bundle, request: Request) -> str:
+    """What of the request the correction was not solved for, or ""."""
+    manifest = bundle.manifest
+    for name in ("sampler", "steps", "guidance"):
+        if getattr(request, name) != manifest[name]:
+            return f"it was solved for {name} {manifest[name]}"
+    if request.spacing != SPACING:
+        return f"it was solved for {SPACING} timesteps"
+    return "" if request.image is None else "it was solved for runs from noise"
+
+
+def _sampled(
+    way: Course,
+    correction: Correction | None,
+    denoiser: Denoiser,
+    first: np.ndarray,
+    conditioning: Conditioning,
+    size: int,
+    progress: Progress,
+) -> np.ndarray:
+    """The device loop, `size` samples at a time."""
+    plan, count, shape = way.plan, len(first), first.shape[1:]
+    results = []
+    for start in range(0, count, size):
+        rows = slice(start, start + size)
+        noise = (
+            PhiloxNoise(way.noise.seed, way.noise.stream, start) if isinstance(way.noise, PhiloxNoise) else way.noise
+        )
+        fresh = noise.steps(len(first[rows]), shape) if plan.needs_noise else None
+        given = {name: array[rows] for name, array in conditioning.given.items()}
+
+        def step(i: int, _x: np.ndarray, _m: np.ndarray, _y: np.ndarray, before: int = start // size) -> None:
+            progress.advance(before * plan.steps + i + 1, -(-count // size) * plan.steps)
+
+        results.append(sample(plan, denoiser, first[rows], correction, fresh, given, step))
+    return np.concatenate(results)

@@ -10,9 +10,10 @@ import torch
 from correction import Correction, Denoiser, SamplingPlan
 from correction.loop import advance
 from correction.schedulers import make_scheduler, run_of
+from mobile_export.batch import Batch, run
 from mobile_export.models.diffusion_model import DiffusionModel, TorchDenoiser
 from mobile_export.progress import Progress
-from mobile_export.simulate import Batch, guided, run
+from mobile_export.subjects import Subjects
 
 STRIP_STEPS = 8
 STRIP_SAMPLES = 4
@@ -47,14 +48,19 @@ class References:
         self._found: dict[tuple[object, ...], Reference] = {}
 
     def get(
-        self, model: DiffusionModel, plan: SamplingPlan, sampler: str, guidance: float, batch: Batch, progress: Progress
+        self,
+        model: DiffusionModel,
+        plan: SamplingPlan,
+        sampler: str,
+        batch: Batch,
+        subjects: Subjects,
+        progress: Progress,
     ) -> Reference:
-        """The reference on the noise and labels of `batch`."""
-        labels = None if batch.labels is None else batch.labels.tobytes()
-        key = (model.digest, plan.digest(), sampler, guidance, batch.noise.tobytes(), labels)
+        """The reference on the noise and conditioning of `batch`."""
+        key = (model.digest, plan.digest(), sampler, batch.noise.tobytes(), subjects.digest())
         if key not in self._found:
             progress.stage(f"{model.name}: {len(batch.noise)} images, reference")
-            denoiser = guided(TorchDenoiser(model.unet), guidance, model.null_label)
+            denoiser = subjects.guided(TorchDenoiser(model.unet))
             trajectory = record(plan, denoiser, batch, None, REFERENCE_BATCH, progress)
             parity = sampler_parity(sampler, model, plan, denoiser, batch)
             self._found[key] = Reference(trajectory, parity)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
@@ -11,13 +12,17 @@ from safetensors.numpy import load_file
 
 from correction import CheckFailed, Correction, Denoiser, SamplingPlan
 from mobile_export.backends import get_backend
+from mobile_export.backends.artifact import ArtifactDenoiser
+from mobile_export.batch import Batch, make_batch, run
 from mobile_export.bundle import Bundle
 from mobile_export.metrics import psnr
-from mobile_export.models.diffusion_model import DiffusionModel
-from mobile_export.simulate import Batch, bundle_denoiser, make_batch, run
+from mobile_export.simulate import bundle_unet
+from mobile_export.subjects import Subjects
 
 GOLDEN_SEED = 0
 GOLDEN_STREAM = "simulation"
+NULL = "null."  # before the names of the inputs of guidance's other branch
+RECORDED = ("noise", "sample_corrected", "sample_uncorrected")
 NATIVE_STEPS = 5
 MIN_GOLDEN_PSNR = 35.0  # another machine may round differently; the machine that exported gives equal bits
 
@@ -42,18 +47,20 @@ class Verification:
 
 
 def golden_record(
-    plan: SamplingPlan, denoiser: Denoiser, correction: Correction, model: DiffusionModel
+    plan: SamplingPlan, denoiser: Denoiser, correction: Correction, shape: tuple[int, ...], subjects: Subjects
 ) -> dict[str, np.ndarray]:
-    """One image of a part with and without correction, with the noise it came from."""
-    labels = [0] if model.conditional else None
-    batch = make_batch(GOLDEN_SEED, GOLDEN_STREAM, [0], model.sample_shape, labels)
+    """One sample of a part with and without correction, with the noise and conditioning that it came from.
+
+    shape: (C, H, W); its subject is the first.
+    """
+    batch = make_batch(GOLDEN_SEED, GOLDEN_STREAM, [0], shape, subjects.rows([0]))
     record = {
         "noise": batch.noise,
-        "image_corrected": run(plan, denoiser, batch, correction),
-        "image_uncorrected": run(plan, denoiser, batch),
+        "sample_corrected": run(plan, denoiser, batch, correction),
+        "sample_uncorrected": run(plan, denoiser, batch),
+        **batch.conditioning,
+        **{f"{NULL}{name}": array for name, array in subjects.null.items()},
     }
-    if batch.labels is not None:
-        record["class_labels"] = batch.labels
     return {name: np.ascontiguousarray(array) for name, array in record.items()}
 
 
@@ -68,24 +75,23 @@ def verify_part(bundle: Bundle, target: str) -> Verification:
     Raises CheckFailed when the image differs by more than another machine's rounding explains.
     """
     file = bundle.correction_file(target)
+    for name in bundle.components(target):
+        get_backend(target).load(bundle.artifact(target, name), bundle.signature(target, name))
     description = get_backend(target).describe(bundle.artifact(target))
     path = bundle.path / bundle.part(target)["golden"]
-    try:
-        golden = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckFailed(f"{path} cannot be read ({error}); export the bundle again") from error
-    if not {"noise", "image_corrected"} <= golden.keys():
-        raise CheckFailed(f"{path} is no golden record of this bundle; export the bundle again")
-    image = bundle.manifest["image"]
-    labels = golden["class_labels"].tolist() if "class_labels" in golden else None
-    shape = (image["channels"], image["height"], image["width"])
-    batch = make_batch(GOLDEN_SEED, GOLDEN_STREAM, [0], shape, labels)
+    golden = _golden(path)
+    sample = bundle.manifest["sample"]
+    shape = (sample["channels"], sample["height"], sample["width"])
+    null = {name.removeprefix(NULL): array for name, array in golden.items() if name.startswith(NULL)}
+    given = {n: array for n, array in golden.items() if n not in RECORDED and not n.startswith(NULL)}
+    batch = make_batch(GOLDEN_SEED, GOLDEN_STREAM, [0], shape, given)
     if not np.array_equal(batch.noise, golden["noise"]):
         raise CheckFailed("the noise generator gives other numbers than when the bundle was made: versions differ")
     seen: list[np.ndarray] = []
-    denoiser = bundle_denoiser(bundle, target)
+    scale = float(bundle.manifest["guidance"]) if null else 1.0
+    denoiser = Subjects(("",), given, null, scale).guided(bundle_unet(bundle, target))
     replayed = run(file.plan, denoiser, batch, file.correction, lambda i, x, m, y: seen.append(x))
-    recorded = golden["image_corrected"]
+    recorded = golden["sample_corrected"]
     value = float(psnr(replayed, recorded)[0])
     if value < MIN_GOLDEN_PSNR:
         raise CheckFailed(
@@ -103,15 +109,25 @@ def verify_part(bundle: Bundle, target: str) -> Verification:
     )
 
 
+def _golden(path: Path) -> dict[str, np.ndarray]:
+    try:
+        golden = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckFailed(f"{path} cannot be read ({error}); export the bundle again") from error
+    if not {"noise", "sample_corrected"} <= golden.keys():
+        raise CheckFailed(f"{path} is no golden record of this bundle; export the bundle again")
+    return golden
+
+
 def _native_error(
     bundle: Bundle, target: str, plan: SamplingPlan, batch: Batch, samples: Sequence[np.ndarray]
 ) -> float | None:
     """samples: (1, C, H, W) as each step began."""
-    backend, path = get_backend(target), bundle.artifact(target)
-    native = backend.native(path)
-    if native is None:
+    backend, path, signature = get_backend(target), bundle.artifact(target), bundle.signature(target)
+    runtime = backend.native(path, signature)
+    if runtime is None:
         return None
-    here = backend.load(path)
+    here, native = bundle_unet(bundle, target), ArtifactDenoiser(runtime)
     errors = []
     for i in np.linspace(0, plan.steps - 1, min(NATIVE_STEPS, plan.steps)).round().astype(int):
         given = (plan.input_scale[i] * samples[i]).astype(np.float32)

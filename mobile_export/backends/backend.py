@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,8 +12,10 @@ import numpy as np
 from correction.errors import CheckFailed, UsageError
 
 if TYPE_CHECKING:  # so that the command line and the report know these words without loading a framework
-    from correction import Denoiser
-    from mobile_export.models.diffusion_model import DiffusionModel
+    from torch import Tensor
+
+    from mobile_export.backends.artifact import Artifact
+    from mobile_export.models.component import Component, Port, Signature
     from mobile_export.progress import Progress
     from mobile_export.quantize.recipe import Recipe
     from mobile_export.quantize.table import QuantizationTable
@@ -29,6 +31,7 @@ LIMITED = {  # what a parity may have a limit of, and its name for people
     "output_max_abs": "largest difference of the outputs",
     "declared_error": "error of the output as declared",
     "declared_flip_rate": "flip rate as declared",
+    "free_running_error": "difference of the outputs, each on its own",
 }
 
 
@@ -59,11 +62,24 @@ class BackendOptions:
 
 @dataclass(frozen=True)
 class Probe:
-    """One input of the network from a real trajectory: sample (1, C, H, W) float32, class label or None."""
+    """Inputs of one call of a component, from its real use, by name, batch 1; timestep: a UNet's, for the record."""
 
-    sample: np.ndarray
-    timestep: float
-    label: int | None
+    inputs: Mapping[str, np.ndarray]
+    timestep: float | None = None
+
+    def tensors(self, ports: Iterable[Port]) -> dict[str, Tensor]:
+        """The inputs in the order and with the types of `ports`."""
+        import torch
+
+        from mobile_export.models.component import TYPES
+
+        arrays = {port: np.ascontiguousarray(self.inputs[port.name]) for port in ports}
+        return {port.name: torch.from_numpy(array).to(TYPES[port.type]) for port, array in arrays.items()}
+
+
+def timesteps(probes: Iterable[Probe]) -> tuple[float, ...]:
+    """Those of the probes that have one."""
+    return tuple(probe.timestep for probe in probes if probe.timestep is not None)
 
 
 @dataclass(frozen=True)
@@ -75,9 +91,13 @@ class Parity:
     arithmetic; without quantized activations `quantizations`, codes and flips are 0, and the output
     error is that of the whole network. All errors are those of the worst timestep.
 
+    timesteps: those of the probes, none for a component that takes no timestep.
     lockstep_output_error: relative L2; output_max_abs: largest absolute difference of outputs.
     declared_error, declared_flip_rate: relative L2 error and share of flipped codes with the
     arithmetic that the artifact declares, float16; None where it declares float32.
+    compared_at: input -> shape in the lock-step comparison, where that is not the artifact's own, for networks with too
+    many values; then free_running_error is the relative L2 difference of the outputs at the artifact's own size, where
+    one flipped rounding grows to percents. None otherwise.
     limits: field -> the largest value that is allowed, of this kind of artifact. Raises UsageError
     for a limit of something else than LIMITED.
     """
@@ -93,6 +113,8 @@ class Parity:
     output_max_abs: float | None = None
     declared_error: float | None = None
     declared_flip_rate: float | None = None
+    compared_at: Mapping[str, list[int]] | None = None
+    free_running_error: float | None = None
     limits: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -140,14 +162,14 @@ class Description:
 class Backend(Protocol):
     """One kind of artifact.
 
-    name: its target and its folder in a bundle; title: for people; artifact: the file or folder name in it;
-    divided: its name where it had to be divided, or None; libraries: distributions whose versions decide
-    about the artifact; batch: how many samples one call of its denoiser takes well.
+    name: its target and its folder in a bundle; title: for people; suffix: of its artifacts' names; divided: of the
+    name of one that had to be divided, or None; libraries: distributions whose versions decide about the artifact;
+    batch: how many samples one call of its denoiser takes well.
     """
 
     name: str
     title: str
-    artifact: str
+    suffix: str
     divided: str | None
     libraries: tuple[str, ...]
     batch: int
@@ -155,25 +177,31 @@ class Backend(Protocol):
     def require_supported(self, recipe: Recipe) -> None:
         """Raises UsageError, naming what it has, for the first choice of `recipe` that it cannot lower."""
 
-    def export(self, model: DiffusionModel, table: QuantizationTable, path: Path, progress: Progress) -> Any:
-        """Write the artifact to `path`, where nothing is; what comes back is for `check_parity`."""
+    def signature(self, component: Component) -> Signature:
+        """What the component's artifact takes and gives."""
+
+    def export(self, component: Component, table: QuantizationTable, path: Path, progress: Progress) -> Any:
+        """Write the artifact to `path`, where nothing is; what comes back is for `check_parity`.
+
+        Raises UsageError for a network that it has no form of.
+        """
 
     def check_parity(
-        self, model: DiffusionModel, table: QuantizationTable, path: Path, exported: Any, probes: list[Probe]
+        self, component: Component, table: QuantizationTable, path: Path, exported: Any, probes: list[Probe]
     ) -> Parity:
         """Compare the artifact with the quantized PyTorch model; raises CheckFailed where they differ."""
 
-    def finish(self, path: Path, probes: list[Probe]) -> Path:
-        """What ships in place of the checked artifact at `path`: itself, or `divided` beside it."""
+    def finish(self, component: Component, path: Path, probes: list[Probe]) -> Path:
+        """What ships in place of the checked artifact at `path`: itself, or a folder of several beside it."""
 
-    def load(self, path: Path) -> Denoiser:
-        """The artifact, ready to run; raises CheckFailed when it is damaged."""
+    def load(self, path: Path, signature: Signature) -> Artifact:
+        """The artifact, ready to run; raises CheckFailed when it is damaged or has another signature."""
 
     def describe(self, path: Path) -> Description:
         """Sizes and delegation, from the file alone; raises CheckFailed when it is damaged."""
 
-    def native(self, path: Path) -> Denoiser | None:
+    def native(self, path: Path, signature: Signature) -> Artifact | None:
         """The artifact on the platform's own runtime, where `load` emulates it and this machine has it; else None."""
 
-    def step_time(self, path: Path, model: DiffusionModel) -> tuple[float, int] | None:
-        """(time per step over the float32 artifact's, bytes of that one); None where an emulator runs it."""
+    def step_time(self, path: Path, component: Component) -> tuple[float, int] | None:
+        """(time per call over the float32 artifact's, bytes of that one); None where an emulator runs it."""

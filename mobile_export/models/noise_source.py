@@ -52,6 +52,10 @@ class PhiloxNoise:
     def steps(self, count: int, shape: tuple[int, ...]) -> Callable[[int], FloatArray]:
         return step_noises(self.seed, self.stream, self._samples(count), shape)
 
+    def starting_at(self, first: int) -> PhiloxNoise:
+        """The same noise, of later samples."""
+        return PhiloxNoise(self.seed, self.stream, first)
+
     def _samples(self, count: int) -> range:
         return range(self.first, self.first + count)
 

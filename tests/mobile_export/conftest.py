@@ -82,8 +82,8 @@ def _exported(folder: Path, model: DiffusionModel, settings: ExportSettings, tar
     seen = []
     original = ExecuTorchBackend.export
 
-    def spy(self, model, table, path, progress):
-        seen.append((table, original(self, model, table, path, progress)))
+    def spy(self, component, table, path, progress):
+        seen.append((table, original(self, component, table, path, progress)))
         return seen[-1][1]
 
     with pytest.MonkeyPatch.context() as patch:

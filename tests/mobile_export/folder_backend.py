@@ -7,12 +7,14 @@ import uuid
 from pathlib import Path
 
 import numpy as np
+import torch
 from diffusers import UNet2DModel
 from safetensors.torch import load_file, save_file
 
 from correction import CheckFailed, UsageError
-from mobile_export.backends.backend import BackendOptions, Description, Parity
-from mobile_export.models.diffusion_model import TorchDenoiser
+from mobile_export.backends.artifact import Artifact
+from mobile_export.backends.backend import BackendOptions, Description, Parity, timesteps
+from mobile_export.models.component import Port, Signature, call_network
 
 LIMITS = {"lockstep_output_error": 1e-6, "output_max_abs": 1e-4}
 
@@ -22,7 +24,7 @@ class FolderBackend:
 
     name = "folder"
     title = "Folder"
-    artifact = "unet.folder"
+    suffix = ".folder"
     divided = None
     libraries: tuple[str, ...] = ("safetensors",)
     batch = 4
@@ -34,12 +36,15 @@ class FolderBackend:
         if recipe.precision.weight_bits > 8 or recipe.precision.name == "w6a16":
             raise UsageError(f"Folder has no {recipe.precision.name}: choose another")
 
-    def export(self, model, table, path, progress):
+    def signature(self, component):
+        return Signature(tuple(Port.of(n, t) for n, t in component.inputs.items()), component.result)
+
+    def export(self, component, table, path, progress):
         progress.stage("write a folder")
         path.mkdir()
         (path / "weights").mkdir()
-        unet = UNet2DModel.from_config(model.unet.config)
-        unet.load_state_dict(model.unet.state_dict())
+        unet = UNet2DModel.from_config(component.network.config)
+        unet.load_state_dict(component.network.state_dict())
         for name, layer in table.layers.items():
             module = unet.get_submodule(name)
             module.weight.data = layer.weight.dequantize().reshape(module.weight.shape)
@@ -47,14 +52,14 @@ class FolderBackend:
         save_file({k: v.contiguous() for k, v in unet.state_dict().items()}, path / "weights" / "unet.safetensors")
         (path / "config.json").write_text(json.dumps(dict(unet.config), sort_keys=True, default=list))
         (path / "Manifest.json").write_text(json.dumps({"id": str(uuid.uuid4())}))
-        return unet.eval()
+        return unet.eval().requires_grad_(False)
 
-    def check_parity(self, model, table, path, exported, probes):
-        denoiser, expected = self.load(path), TorchDenoiser(exported)
+    def check_parity(self, component, table, path, exported, probes):
+        artifact = self.load(path, self.signature(component))
         relative, largest = 0.0, 0.0
         for probe in probes:
-            labels = {} if probe.label is None else {"class_labels": np.array([probe.label])}
-            theirs, ours = (each(probe.sample, probe.timestep, **labels) for each in (denoiser, expected))
+            ours = call_network(exported, probe.tensors(artifact.signature.inputs)).numpy()
+            theirs = artifact(**probe.inputs)
             relative = max(relative, float(np.linalg.norm(ours - theirs) / np.linalg.norm(ours)))
             largest = max(largest, float(np.abs(ours - theirs).max()))
         return Parity(
@@ -65,21 +70,21 @@ class FolderBackend:
             flip_rate=0.0,
             worst_code_step=0,
             lockstep_output_error=relative,
-            timesteps=tuple(probe.timestep for probe in probes),
+            timesteps=timesteps(probes),
             output_max_abs=largest,
             limits=LIMITS,
         ).require()
 
-    def finish(self, path, probes):
+    def finish(self, component, path, probes):
         return path
 
-    def load(self, path: Path):
+    def load(self, path: Path, signature):
         unet = UNet2DModel.from_config(json.loads((path / "config.json").read_text())).eval().requires_grad_(False)
         try:
             unet.load_state_dict(load_file(path / "weights" / "unet.safetensors"))
         except (OSError, RuntimeError) as error:
             raise CheckFailed(f"{path} is damaged ({error}); export it again") from error
-        return TorchDenoiser(unet)
+        return FolderArtifact(unet, signature, str(path))
 
     def describe(self, path: Path):
         sizes = {file.name: file.stat().st_size for file in path.rglob("*") if file.is_file()}
@@ -93,8 +98,19 @@ class FolderBackend:
             notes=("For tests alone.",),
         )
 
-    def native(self, path):
+    def native(self, path, signature):
         return None
 
-    def step_time(self, path, model):
+    def step_time(self, path, component):
         return None
+
+
+class FolderArtifact(Artifact):
+    def __init__(self, unet, signature, source):
+        super().__init__(signature, source)
+        self.unet = unet
+
+    def run(self, inputs, batch):
+        with torch.inference_mode():
+            given = {name: value.expand(batch, *value.shape[1:]) for name, value in inputs.items()}
+            return call_network(self.unet, given)

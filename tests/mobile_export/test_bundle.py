@@ -53,15 +53,19 @@ def test_a_fresh_bundle_holds_what_its_manifest_says_and_verifies(which, request
 
 
 def test_the_manifest_says_what_was_asked_and_achieved(w4a8):
-    manifest, part = w4a8.bundle.manifest, w4a8.bundle.part("executorch")
+    manifest, part = w4a8.bundle.manifest, w4a8.bundle.component("executorch")
     assert (manifest["precision"], manifest["sampler"], manifest["steps"]) == ("w4a8", "ddim", 6)
     assert manifest["model"]["classes"] == tiny.CLASSES and manifest["model"]["null_label"] == tiny.NULL_LABEL
     assert manifest["image"] == {"channels": 3, "height": 8, "width": 8, "range": [-1, 1]}
-    assert len(part["kept_steps"]) == 6
-    assert manifest["recipe"] == {"precision": "w4a8", "format": "channel", "layers": {}}
-    assert manifest["refitted_layers"] == {} and part["weight_bits_achieved"] < manifest["stored_bits"]
+    assert manifest["sample"] == {"channels": 3, "height": 8, "width": 8}
+    assert manifest["text"] is manifest["latents"] is None and manifest["guidance_calls"] == 1
+    assert len(w4a8.bundle.part("executorch")["kept_steps"]) == 6
+    assert part["recipe"] == {"precision": "w4a8", "format": "channel", "layers": {}}
+    assert part["refitted_layers"] == {} and part["weight_bits_achieved"] < part["stored_bits"]
     parameters = sum(p.numel() for p in w4a8.model.unet.parameters())
-    assert manifest["model"]["parameters"] == parameters and part["ideal_bytes"] == parameters // 2
+    assert (
+        manifest["model"]["parameters"] == part["parameters"] == parameters and part["ideal_bytes"] == parameters // 2
+    )
     assert part["weight_bits_asked"] == 4 < part["weight_bits_achieved"] < 8
     assert part["float_layers"] == ["conv_in", "conv_out"]
     assert manifest["model"]["digest"] == w4a8.model.digest
@@ -165,9 +169,9 @@ def test_entries_that_are_none_are_refused(folder, entry):
         ("[]", "its format is not 'mobile-export-bundle'"),
         ('{"format": "zip"}', "its format is not 'mobile-export-bundle'"),
         (" " * MAX_MANIFEST_BYTES + "{}", f"larger than {MAX_MANIFEST_BYTES} bytes"),
-        ('{"format": "mobile-export-bundle"}', "format version None, this program reads 2"),
-        ('{"format": "mobile-export-bundle", "format_version": "1.0"}', "format version 1.0, this program reads 2"),
-        ('{"format": "mobile-export-bundle", "format_version": "2.7"}', "files and parts must be objects"),
+        ('{"format": "mobile-export-bundle"}', "format version None, this program reads 3"),
+        ('{"format": "mobile-export-bundle", "format_version": "1.0"}', "format version 1.0, this program reads 3"),
+        ('{"format": "mobile-export-bundle", "format_version": "3.7"}', "files and parts must be objects"),
     ],
     ids=lambda value: None if isinstance(value, (str, bytes)) and len(value) > 70 else value,
 )
@@ -178,7 +182,7 @@ def test_what_is_no_manifest_is_refused(tmp_path, text, message):
 
 
 def test_another_minor_version_is_read(folder):
-    tiny.change_manifest(folder, lambda m: m.update(format_version="2.9", something_new=1))
+    tiny.change_manifest(folder, lambda m: m.update(format_version="3.9", something_new=1))
     assert Bundle.open(folder).name == "tiny-w4a8"
 
 
@@ -202,22 +206,42 @@ def test_too_many_files_are_refused(folder):
         ("image.height", 0, f"image.height must be 1 to {MAX_SIDE}, got 0"),
         ("image.width", 10**9, f"image.width must be 1 to {MAX_SIDE}, got 1000000000"),
         ("image.channels", 3.0, "image.channels is float, expected int"),
-        ("parts.executorch", [], r"parts.executorch.unet is missing"),
-        ("parts.executorch.unet", [], r"parts.executorch.unet is list, expected str"),
-        ("parts.executorch.unet", "executorch/other.pte", "which is not in the list of files"),
+        ("parts.executorch", [], r"parts.executorch.components is missing"),
+        ("parts.executorch.components.unet.artifact", [], r"components.unet.artifact is list, expected str"),
+        ("parts.executorch.components", {}, "parts.executorch.components has no unet"),
+        ("parts.executorch.components.unet", 3, "components.unet.artifact is missing"),
+        ("parts.executorch.components.vocoder", {}, "components.vocoder is none of unet, text_encoder"),
+        ("parts.executorch.components.unet.signature.inputs", [{"name": "x"}], "components.unet.signature is none"),
+        ("parts.executorch.components.unet.signature.output.shape", [1, 2**40], "sizes must be 1 to 2147483647"),
+        ("sample.width", 0, f"sample.width must be 1 to {MAX_SIDE}, got 0"),
+        ("text", {"max_length": 7}, "text.width is missing"),
+        ("latents", {"kind": "kl"}, "latents.channels is missing"),
+        ("parts.executorch.components.unet.artifact", "executorch/other.pte", "which is not in the list of files"),
         ("parts.executorch.correction", "manifest.json", "which is not in the list of files"),
-        ("parts.executorch.description", None, "parts.executorch.description is missing"),
+        ("parts.executorch.components.unet.description", None, "components.unet.description is missing"),
         ("parts.executorch.golden", None, "parts.executorch.golden is missing"),
         ("parts.executorch.golden", "executorch", "which is not in the list of files"),
-        ("parts.executorch.unet", "", "which is not in the list of files"),
-        ("parts.executorch.unet", "executorch/", "which is not in the list of files"),
+        ("parts.executorch.components.unet.artifact", "", "which is not in the list of files"),
+        ("parts.executorch.components.unet.artifact", "executorch/", "which is not in the list of files"),
         ("parts.executorch.kept_steps", 5, "parts.executorch.kept_steps is int, expected list"),
-        ("parts.executorch.conversion_parity.limits", None, "conversion_parity.limits is missing"),
-        ("parts.executorch.conversion_parity.limits.flip_rate", "1", "limits.flip_rate is str, expected a number"),
-        ("parts.executorch.conversion_parity.flip_rate", "1", "conversion_parity.flip_rate is str, expected a number"),
-        ("parts.executorch.description.size_parts", {"x": "y"}, "size_parts.x is str, expected a number"),
+        ("parts.executorch.components.unet.conversion_parity.limits", None, "conversion_parity.limits is missing"),
+        (
+            "parts.executorch.components.unet.conversion_parity.limits.flip_rate",
+            "1",
+            "limits.flip_rate is str, expected a number",
+        ),
+        (
+            "parts.executorch.components.unet.conversion_parity.flip_rate",
+            "1",
+            "conversion_parity.flip_rate is str, expected a number",
+        ),
+        (
+            "parts.executorch.components.unet.description.size_parts",
+            {"x": "y"},
+            "size_parts.x is str, expected a number",
+        ),
         ("parts", {}, "with 1 to 1024 files and a part"),
-        ("recipe", "w4a8", "recipe is str, expected dict"),
+        ("parts.executorch.components.unet.recipe", "w4a8", "unet.recipe is str, expected dict"),
         ("versions", None, "versions is missing"),
     ],
 )
@@ -285,7 +309,7 @@ def test_golden_noise_of_another_generator_is_told(folder):
         verify_bundle(bundle)
 
 
-@pytest.mark.parametrize("key", ["noise", "image_corrected"])
+@pytest.mark.parametrize("key", ["noise", "sample_corrected"])
 def test_a_golden_record_that_lacks_something_is_refused(folder, key):
     with pytest.raises(CheckFailed, match="is no golden record of this bundle; export the bundle again"):
         verify_bundle(change_golden(folder, lambda golden: golden.pop(key)))

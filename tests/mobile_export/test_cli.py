@@ -90,7 +90,7 @@ def test_verify(run, shared):
 
 def test_inspect(run, shared, w8a8):
     found = figures(run("inspect", shared, "--json"))
-    assert found["executorch"]["conversion parity"] == w8a8.bundle.part("executorch")["conversion_parity"]
+    assert found["executorch"]["conversion parity"] == w8a8.bundle.component("executorch")["conversion_parity"]
     artifact = shared / "executorch" / "unet.pte"
     found = figures(run("inspect", artifact, "--json"))
     assert (found["bytes"], found["delegates"], found["not delegated"]) == (artifact.stat().st_size, 1, {})
@@ -177,7 +177,7 @@ EXPORT_ERRORS = {
         "block ResnetDownsampleBlock2D is not supported; supported: DownBlock2D, AttnDownBlock2D",
     ),
     "precision": (("--precision", "w3a8"), "unknown precision 'w3a8': choose one of w8a8, w4a8, w8a16"),
-    "sampler": (("--sampler", "euler"), "unknown sampler 'euler'; there are ddim, ddim-eta1, ddpm, dpmpp-2m"),
+    "sampler": (("--sampler", "rk45"), "unknown sampler 'rk45'; there are ddim, ddim-eta1, ddpm"),
     "steps 0": (("--steps", 0), "steps must be 1 to 4096, got 0"),
     "steps beyond training": (("--steps", 2000), "steps .*1000.* got 2000"),
     "target": (("--target", "onnx"), "unknown target 'onnx': choose one of executorch"),
@@ -190,8 +190,8 @@ EXPORT_ERRORS = {
         "a recipe says the precision and the format: leave --precision and --format out",
     ),
     "precision of the target": (
-        ("--precision", "w4a16", "--target", "executorch"),
-        "ExecuTorch has no w4a16: choose one of w8a8, w4a8",
+        ("--precision", "w6a16", "--target", "executorch"),
+        "ExecuTorch has no w6a16: choose one of w8a8, w4a8, w8a16, w4a16",
     ),
     "method": (("--method", "tack"), "unknown correction method 'tack'; there are none, ibc, tac"),
     "guidance": (("--guidance", 3), "guidance 3 needs a null class, which this model does not have: use guidance 1"),
@@ -285,7 +285,8 @@ def test_verbs_that_read_a_bundle_name_what_is_wrong_with_it(verb, run, copied, 
 
 @pytest.mark.parametrize("verb", ["simulate", "report"])
 def test_an_output_that_cannot_be_written_is_refused_before_the_work(verb, run, shared, tmp_path, monkeypatch):
-    monkeypatch.setattr("mobile_export.simulate.run", None)  # whoever samples fails
+    monkeypatch.setattr("mobile_export.simulate.sample", None)
+    monkeypatch.setattr("mobile_export.trajectory.run", None)  # whoever samples fails
     monkeypatch.setattr("mobile_export.trajectory.run", None)
     there_is_none = run(verb, shared, "-n", 2, "-o", tmp_path / "nowhere" / "x")
     assert re.search(r"cannot write '.*/nowhere/x': there is no folder '.*/nowhere'", sentence(there_is_none, 2))
@@ -296,8 +297,8 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(verb, run, 
     ("options", "message"),
     [
         (("-n", 0), "the number of images must be 1 to 4096, got 0"),
-        (("--class", "cow"), "unknown class 'cow': this bundle has no classes"),
-        (("--seed", -1), "seed must be in 0"),
+        (("--class", "cow"), "unknown class 'cow': this model has no classes"),
+        (("--seed", -1), "the seed must be 0"),
     ],
 )
 def test_simulate_errors(options, message, run, shared, tmp_path):

@@ -59,7 +59,7 @@ def test_a_bundle_says_which_form_it_holds(model_folder, tmp_path, options):
     assert package.metadata.user_defined[f"{PREFIX}.compute"] == options.get("compute", "all")
     assert package.metadata.user_defined[f"{PREFIX}.precision"] == "w4a8"
     assert package.metadata.user_defined[f"{PREFIX}.model_sha256"] == bundle.manifest["model"]["digest"]
-    parity = bundle.part("coreml")["conversion_parity"]
+    parity = bundle.component("coreml")["conversion_parity"]
     assert parity["timesteps"] == [999.0, 499.0]
     assert parity["quantizations"] == parity["layers"] > 10
 

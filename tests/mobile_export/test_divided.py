@@ -5,7 +5,6 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
 
 from correction import CheckFailed, UsageError
 from mobile_export.backends.backend import BackendOptions
@@ -45,7 +44,7 @@ def divided(model_folder, tmp_path_factory):
 
 
 def test_each_package_is_within_the_limit_and_none_is_left_over(divided):
-    assert divided.part("coreml")["unet"] == f"coreml/{CHUNKS}"
+    assert divided.component("coreml")["artifact"] == f"coreml/unet{CHUNKS}"
     assert not (divided.path / "coreml/unet.mlpackage").exists()
     chunks = packages(divided.artifact("coreml"))
     assert [chunk.name for chunk in chunks] == [f"unet-{k + 1}.mlpackage" for k in range(len(chunks))]
@@ -71,7 +70,7 @@ def test_the_figures_say_so(divided):
 
 def test_a_missing_chunk_is_noticed(divided, tmp_path):
     folder = shutil.copytree(divided.path, tmp_path / "b")
-    chunk = packages(folder / "coreml" / CHUNKS)[0]
+    chunk = packages(folder / "coreml" / f"unet{CHUNKS}")[0]
     with pytest.raises(CheckFailed, match=r"unet-1\.mlpackage.* is missing"):
         shutil.rmtree(chunk)
         Bundle.open(folder)
@@ -104,13 +103,14 @@ def test_chunks_that_compute_something_else_are_not_shipped(whole, model, tmp_pa
     from mobile_export.backends.coreml import backend
 
     path = shutil.copytree(whole.artifact("coreml"), tmp_path / "unet.mlpackage")
-    original = backend.CoreMLDenoiser
+    original = backend.CoreMLArtifact
 
     class Different(original):
-        def run(self, inputs):
-            return {name: value + (self.path.name == CHUNKS) for name, value in super().run(inputs).items()}
+        def run(self, inputs, batch):
+            return super().run(inputs, batch) + (self.path.suffix == CHUNKS)
 
-    monkeypatch.setattr(backend, "CoreMLDenoiser", Different)
-    probe = Probe(torch.zeros(1, *model.sample_shape).numpy(), 1.0, 0)
+    monkeypatch.setattr(backend, "CoreMLArtifact", Different)
+    component = model.component("unet")
+    probe = Probe({name: tensor.numpy() for name, tensor in component.inputs.items()})
     with pytest.raises(CheckFailed, match="computes something else"):
-        CoreMLBackend(BackendOptions(chunk_megabytes=LIMIT)).finish(path, [probe])
+        CoreMLBackend(BackendOptions(chunk_megabytes=LIMIT)).finish(component, path, [probe])

@@ -11,13 +11,16 @@ import torch
 from correction import CheckFailed, UsageError
 from correction.calibrate import calibrate
 from correction.schedulers import SAMPLERS, make_plan, make_scheduler
+from mobile_export.batch import make_batch
 from mobile_export.evaluate import evaluate, figures_of
 from mobile_export.evaluation import VARIANTS
 from mobile_export.metrics import bootstrap, psnr, snr
+from mobile_export.models import reference
 from mobile_export.models.diffusion_model import TorchDenoiser, load_model
-from mobile_export.part import calibration_batch
+from mobile_export.models.noise_source import PhiloxNoise
+from mobile_export.part import Job
 from mobile_export.report.check import check
-from mobile_export.simulate import make_batch, simulate
+from mobile_export.simulate import simulate
 from mobile_export.trajectory import sampler_parity, strip_steps
 
 COUNT = 6
@@ -84,23 +87,21 @@ def test_the_three_numbers_are_what_the_images_say(evaluation):
 
 def test_the_corrected_images_are_those_that_the_phone_draws(evaluation, bundle):
     """Same loop and artifact as simulate, on the noise of another stream."""
-    from mobile_export import simulate as simulation
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(simulation, "STREAM", "evaluation")
+        patch.setattr(reference, "PhiloxNoise", lambda seed: PhiloxNoise(seed, "evaluation"))
         assert np.array_equal(simulate(bundle, COUNT, 0)[0], evaluation.images["corrected"])
         assert np.array_equal(simulate(bundle, COUNT, 0, corrected=False)[0], evaluation.images["quantized"])
 
 
 def test_the_manifests_facts_are_passed_on(evaluation, bundle):
-    manifest, part = bundle.manifest, bundle.part("executorch")
+    manifest, part = bundle.manifest, bundle.component("executorch")
     assert evaluation.name == manifest["name"] == "tiny-w4a8" and evaluation.precision == "w4a8"
     assert (evaluation.target, evaluation.target_title) == ("executorch", "ExecuTorch")
     assert evaluation.artifact["bytes"] == bundle.artifact("executorch").stat().st_size
     assert evaluation.artifact["weight_bits_achieved"] == part["weight_bits_achieved"]
     assert evaluation.artifact["undelegated"] == {"aten::embedding": 1} and evaluation.artifact["delegates"] == 1
     assert evaluation.conversion_parity == part["conversion_parity"]
-    assert evaluation.kept_steps.tolist() == part["kept_steps"]
+    assert evaluation.kept_steps.tolist() == bundle.part("executorch")["kept_steps"]
     correction = bundle.correction_file("executorch").correction
     assert all(np.array_equal(table, getattr(correction, name)) for name, table in evaluation.tables.items())
     assert evaluation.artifact["step_time_ratio"] is None  # not asked for
@@ -123,7 +124,7 @@ def test_the_device_loop_is_the_diffusers_scheduler(evaluation, noisy):
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))
 def test_sampler_parity_of_every_sampler(sampler, model):
     plan = make_plan(sampler, model.scheduler_config, 7)
-    batch = make_batch(0, "evaluation", range(2), model.sample_shape, [0, 1])
+    batch = make_batch(0, "evaluation", range(2), model.sample_shape, {"class_labels": np.array([0, 1])})
 
     def clean(sample, timestep, /, class_labels):
         """Predicts that the clean image is 0, so that samples keep the size that a trained network gives them."""
@@ -141,7 +142,7 @@ def test_sampler_parity_of_every_sampler(sampler, model):
 def test_calibration_and_evaluation_noise_are_disjoint(w4a8):
     """Also the noise that activation ranges were fitted on."""
     settings = w4a8.settings
-    seen = calibration_batch(w4a8.model, settings, range(settings.calibration_samples + settings.range_samples)).noise
+    seen = Job.of(w4a8.model, settings).batch(range(settings.calibration_samples + settings.range_samples)).noise
     fresh = make_batch(0, "evaluation", range(64), w4a8.model.sample_shape, None).noise
     shown = make_batch(0, "simulation", range(64), w4a8.model.sample_shape, None).noise
     rows = [row.tobytes() for array in (seen, fresh, shown) for row in array]
@@ -175,7 +176,7 @@ def test_strips_of_many_steps_show_eight_with_both_ends(model):
 def test_without_a_quantizer_the_correction_is_the_identity(model, w4a8):
     """The pipeline's own noise and plan, with the reference in place of the artifact."""
     plan = make_plan("ddim", model.scheduler_config, 6)
-    batch = calibration_batch(model, w4a8.settings, range(8))
+    batch = Job.of(model, w4a8.settings).batch(range(8))
     reference = TorchDenoiser(model.unet)
     result = calibrate(plan, reference, reference, batch.noise, "input-gain", batch.conditioning)
     assert result.correction.is_identity and not result.kept.any()

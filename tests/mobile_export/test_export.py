@@ -73,11 +73,11 @@ def test_core_ml_stands_beside_executorch_by_default(plain_folder, w8a8, lowered
     assert files_of(bundle.path / "executorch") == files_of(w8a8.bundle.path / "executorch")
     package = bundle.artifact("coreml")
     assert package.name == "unet.mlpackage" and bundle.artifact_sha256("coreml") == path_digest(package)
-    parity = bundle.part("coreml")["conversion_parity"]
+    parity = bundle.component("coreml")["conversion_parity"]
     # Integer kernels have a grid at both ends of a layer, Core ML at its input alone.
-    assert 2 * parity["quantizations"] == bundle.part("executorch")["conversion_parity"]["quantizations"]
+    assert 2 * parity["quantizations"] == bundle.component("executorch")["conversion_parity"]["quantizations"]
     assert parity["declared_error"] <= parity["limits"]["declared_error"]
-    assert bundle.part("coreml")["description"]["delegates"] is None
+    assert bundle.component("coreml")["description"]["delegates"] is None
     assert {"coremltools", "executorch"} <= set(bundle.manifest["versions"])
     found = verify_bundle(bundle)
     assert found["executorch"].golden_equal and found["coreml"].golden_equal
@@ -111,7 +111,7 @@ def test_what_an_interrupted_run_left_behind_is_no_part_of_the_bundle(plain_fold
     names = ("executorch/correction.safetensorsxyz.tmp", "manifest.json", "other/unet.bin", ".resume/old")
     for name in (*names, ".resume/executorch/calibration.stateabc.tmp"):
         (work / name).write_text("half")
-    for name in ("lowered.json", "finished.json"):
+    for name in ("lowered-unet.json", "finished.json"):
         (resume / name).write_text('{"key": ')  # killed while it was written
     (work / "executorch" / "unet.pte").write_bytes(b"half")
     bundle = run(plain_folder, tmp_path / "b", w8a8)
@@ -202,7 +202,7 @@ def test_settings_out_of_range_are_refused_when_they_are_made(changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sampler": "euler"}, "unknown sampler 'euler'; there are ddim, ddim-eta1, ddpm, dpmpp-2m"),
+        ({"sampler": "rk45"}, "unknown sampler 'rk45'; there are ddim, ddim-eta1, ddpm"),
         ({"steps": 1001}, "steps"),
         ({"guidance": 2.0}, "guidance 2 needs a null class, which this model does not have: use guidance 1"),
         ({"seed": -1}, r"seed must be in 0 \.\. 2\^63 - 1, got -1"),

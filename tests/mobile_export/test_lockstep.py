@@ -15,18 +15,28 @@ from mobile_export.backends.executorch.backend import ExecuTorchBackend
 from mobile_export.backends.executorch.lockstep import TappedNetwork, channels_first, point_shapes
 from mobile_export.backends.executorch.unet2d import ChannelsLastUNet
 from mobile_export.backends.lockstep import Lockstep, follow
+from mobile_export.batch import make_batch
 from mobile_export.quantize.activations import ActivationGrid
 from mobile_export.quantize.observation import observe_layers
 from mobile_export.quantize.quantized_unet import quantized_model
 from mobile_export.quantize.recipe import Recipe
 from mobile_export.quantize.table import QuantizationTable, quantize_layers
-from mobile_export.simulate import make_batch
 
 
 def probes_of(model, count=3):
     noise = make_batch(0, "evaluation", range(count), model.sample_shape, None).noise
     times = np.linspace(950, 20, count)
-    return [Probe(noise[k : k + 1], float(times[k]), k % 3 if model.conditional else None) for k in range(count)]
+    return [
+        Probe(
+            {
+                "sample": noise[k : k + 1],
+                "timestep": times[k : k + 1].astype(np.float32),
+                **({"class_labels": np.array([k % 3])} if model.conditional else {}),
+            },
+            float(times[k]),
+        )
+        for k in range(count)
+    ]
 
 
 def changed(table, name, **fields):
@@ -38,7 +48,9 @@ def test_artifact_and_quantized_model_agree_at_every_quantization(which, request
     exported = request.getfixturevalue(which)
     path = exported.bundle.artifact("executorch")
     probes = probes_of(exported.model)
-    parity = ExecuTorchBackend().check_parity(exported.model, exported.table, path, exported.pair, probes)
+    parity = ExecuTorchBackend().check_parity(
+        exported.model.component("unet"), exported.table, path, exported.pair, probes
+    )
     assert parity.weight_codes_equal is True
     assert parity.layers == len(exported.table.layers)
     assert parity.quantizations == 2 * parity.layers
@@ -54,7 +66,7 @@ def test_artifact_and_quantized_model_agree_at_every_quantization(which, request
 @pytest.mark.parametrize("which", ["w4a8", "w8a8"])
 def test_the_manifest_records_parity_at_timesteps_of_the_plan(which, request):
     exported = request.getfixturevalue(which)
-    recorded = exported.bundle.part("executorch")["conversion_parity"]
+    recorded = exported.bundle.component("executorch")["conversion_parity"]
     plan = exported.bundle.correction_file("executorch").plan
     assert len(recorded["timesteps"]) == 5 and set(recorded["timesteps"]) <= set(plan.timestep.tolist())
     assert recorded["timesteps"][0] == plan.timestep[0] and recorded["timesteps"][-1] == plan.timestep[-1]
@@ -81,7 +93,7 @@ def test_a_wrong_weight_is_detected_by_the_constants(w4a8):
     table = changed(w4a8.table, name, weight=dataclasses.replace(weight, codes=codes))
     path = w4a8.bundle.artifact("executorch")
     with pytest.raises(CheckFailed, match=f"does not hold the quantized model's constants: {name}.weight"):
-        ExecuTorchBackend().check_parity(w4a8.model, table, path, w4a8.pair, probes_of(w4a8.model))
+        ExecuTorchBackend().check_parity(w4a8.model.component("unet"), table, path, w4a8.pair, probes_of(w4a8.model))
 
 
 def test_a_wrong_weight_is_detected_by_its_outputs(w4a8):
@@ -97,7 +109,9 @@ def _without_contents_check(exported, table):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mobile_export.backends.executorch.backend.missing_constants", lambda *_: [])
         path = exported.bundle.artifact("executorch")
-        ExecuTorchBackend().check_parity(exported.model, table, path, exported.pair, probes_of(exported.model))
+        ExecuTorchBackend().check_parity(
+            exported.model.component("unet"), table, path, exported.pair, probes_of(exported.model)
+        )
 
 
 def test_a_twin_of_another_program_is_refused(w4a8, monkeypatch):
@@ -111,7 +125,9 @@ def test_a_twin_of_another_program_is_refused(w4a8, monkeypatch):
     monkeypatch.setattr(backend, "LoadedProgram", Other)
     with pytest.raises(CheckFailed, match=r"the tapped twin computes something else than .*unet\.pte at timestep 950"):
         path = w4a8.bundle.artifact("executorch")
-        ExecuTorchBackend().check_parity(w4a8.model, w4a8.table, path, w4a8.pair, probes_of(w4a8.model))
+        ExecuTorchBackend().check_parity(
+            w4a8.model.component("unet"), w4a8.table, path, w4a8.pair, probes_of(w4a8.model)
+        )
 
 
 # The same comparison with the channels-last network in eager PyTorch in place of the artifact: every architecture.

@@ -14,14 +14,14 @@ from mobile_export.export import export, quantize
 from mobile_export.export_settings import ExportSettings
 from mobile_export.metrics import psnr
 from mobile_export.models.diffusion_model import load_model
-from mobile_export.progress import Progress
+from mobile_export.part import Job
 from mobile_export.quantize.recipe import Recipe
 from mobile_export.simulate import simulate
 from mobile_export.verify import verify_bundle
 
 SETTINGS = ExportSettings(
     Recipe.of("w4a8"),
-    calibration_samples=16,
+    calibration_samples=32,
     range_samples=6,
     options=BackendOptions(workers=2),
 )
@@ -34,11 +34,11 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def evaluations(bundle):
-    return {found.target: found for found in evaluate_all([bundle], 12, benchmark=False)}
+    return {found.target: found for found in evaluate_all([bundle], 24, benchmark=False)}
 
 
 def test_the_artifact_is_small_and_wholly_delegated(bundle):
-    part = bundle.part("executorch")
+    part, unet = bundle.part("executorch"), bundle.component("executorch")
     parameters = bundle.manifest["model"]["parameters"]
     assert 2e6 <= parameters <= 6e6
     artifact = bundle.artifact_bytes("executorch")
@@ -46,19 +46,18 @@ def test_the_artifact_is_small_and_wholly_delegated(bundle):
     assert artifact <= 1.25 * parameters * 4 / 8
     assert artifact + correction <= 1.3 * parameters * 4 / 8
     assert correction <= 8000
-    assert part["weight_bits_achieved"] < 4.35
-    assert part["float_layers"] == ["conv_in", "conv_out"]
-    assert part["description"]["delegates"] == 1
-    assert part["description"]["undelegated"] == {"aten::embedding": 1}
+    assert unet["weight_bits_achieved"] < 4.35
+    assert unet["float_layers"] == ["conv_in", "conv_out"]
+    assert unet["description"]["delegates"] == 1
+    assert unet["description"]["undelegated"] == {"aten::embedding": 1}
 
 
 def test_the_artifact_holds_the_quantized_models_integers_and_follows_it_in_lock_step(bundle):
-    model = load_model("emoji32")
-    plan = bundle.correction_file("executorch").plan
-    table, probes = quantize(model, plan, SETTINGS, Progress())
+    quantized, _ = quantize(Job.of(load_model("emoji32"), SETTINGS))
+    table, probes = quantized.table, quantized.probes
     path = bundle.artifact("executorch")
     assert missing_constants(read_contents(path.read_bytes(), str(path)), table) == []
-    parity = bundle.part("executorch")["conversion_parity"]
+    parity = bundle.component("executorch")["conversion_parity"]
     assert parity["layers"] == len(table.layers) and parity["quantizations"] == 2 * len(table.layers)
     assert parity["timesteps"] == [999, 759, 519, 259, 19] and len(probes) == 50
     assert parity["activation_codes_compared"] > 1e7
@@ -67,12 +66,11 @@ def test_the_artifact_holds_the_quantized_models_integers_and_follows_it_in_lock
 
 
 def test_the_package_holds_the_same_integers_and_follows_at_every_timestep(bundle):
-    model = load_model("emoji32")
     plan = bundle.correction_file("coreml").plan
-    table = quantize(model, plan, SETTINGS, Progress())[0]
+    table = quantize(Job.of(load_model("emoji32"), SETTINGS))[0].table
     codes = compare_codes(read_package(bundle.artifact("coreml")).program(), float_outputs(table).layers, "ios18")
     assert codes.wrong == () and codes.equal == codes.total == 4_674_304
-    parity = bundle.part("coreml")["conversion_parity"]
+    parity = bundle.component("coreml")["conversion_parity"]
     assert parity["quantizations"] == parity["layers"] == len(table.layers)
     assert parity["timesteps"] == plan.timestep.tolist() and parity["activation_codes_compared"] > 5e7
     assert parity["worst_code_step"] <= 1 and parity["flip_rate"] <= 1e-5

@@ -10,13 +10,14 @@ import torch
 
 from correction import CheckFailed, UsageError
 from mobile_export.backends import get_backend
-from mobile_export.backends.executorch.runtime import ExecuTorchDenoiser, LoadedProgram
-from mobile_export.simulate import make_batch
+from mobile_export.backends.executorch.runtime import LoadedProgram
+from mobile_export.batch import make_batch
+from mobile_export.simulate import bundle_unet
 
 
 @pytest.fixture(scope="module")
 def denoiser(w4a8):
-    return ExecuTorchDenoiser(w4a8.bundle.artifact("executorch"))
+    return bundle_unet(w4a8.bundle, "executorch")
 
 
 def noise(count, shape=(3, 8, 8)):
@@ -53,10 +54,18 @@ def test_near_the_reference(denoiser, w4a8):
 @pytest.mark.parametrize(
     ("x", "conditioning", "message"),
     [
-        (noise(1, (3, 16, 16)), {"class_labels": np.array([0])}, r"samples of shape \(3, 8, 8\), got \(3, 16, 16\)"),
-        (noise(1), {}, "takes class_labels, got none"),
-        (noise(1), {"class_labels": np.array([0]), "text": np.array([0])}, "takes class_labels, got .*text"),
-        (noise(2), {"class_labels": np.array([0])}, r"class_labels must have shape \(2,\), got \(1,\)"),
+        (
+            noise(1, (3, 16, 16)),
+            {"class_labels": np.array([0])},
+            r"takes sample float32 \[1, 3, 8, 8\] for each sample, got float32 \[1, 3, 16, 16\]",
+        ),
+        (noise(1), {}, "takes sample, timestep, class_labels; got sample, timestep"),
+        (
+            noise(1),
+            {"class_labels": np.array([0]), "text": np.array([0])},
+            "takes sample, timestep, class_labels; got class_labels, sample, text, timestep",
+        ),
+        (noise(3), {"class_labels": np.array([0, 1])}, "class_labels has 2 rows for 3 samples"),
     ],
     ids=["size", "no label", "other conditioning", "too few labels"],
 )
@@ -66,9 +75,9 @@ def test_what_an_artifact_does_not_take_is_refused(denoiser, x, conditioning, me
 
 
 def test_an_unconditional_artifact_takes_no_labels(w8a8):
-    denoiser = ExecuTorchDenoiser(w8a8.bundle.artifact("executorch"))
+    denoiser = bundle_unet(w8a8.bundle, "executorch")
     assert denoiser(noise(2), 500.0).shape == (2, 3, 8, 8)
-    with pytest.raises(UsageError, match=r"takes no conditioning, got .*class_labels"):
+    with pytest.raises(UsageError, match="takes sample, timestep; got class_labels, sample, timestep"):
         denoiser(noise(1), 500.0, class_labels=np.array([0]))
 
 
@@ -98,10 +107,13 @@ import json, sys
 from pathlib import Path
 from correction import CheckFailed
 from mobile_export.backends.executorch.backend import ExecuTorchBackend
+from mobile_export.models.component import Port, Signature
+SAMPLE = Port("sample", (1, 3, 8, 8), "float32")
+SIGNATURE = Signature((SAMPLE, Port("timestep", (1,), "float32")), SAMPLE)
 for line in sys.stdin:
     results = []
     path = Path(json.loads(line))
-    for work in (ExecuTorchBackend().load, ExecuTorchBackend().describe):
+    for work in (lambda path: ExecuTorchBackend().load(path, SIGNATURE), ExecuTorchBackend().describe):
         try:
             work(path)
             results.append("accepted")

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import tiny
 
-from correction import Correction, GuidedDenoiser, UsageError
-from mobile_export.backends import get_backend
-from mobile_export.bundle import Bundle
-from mobile_export.simulate import bundle_denoiser, bundle_labels, guided, make_batch, run, simulate
+from correction import Correction, UsageError
+from mobile_export.batch import make_batch, run
+from mobile_export.progress import Progress
+from mobile_export.simulate import bundle_request, bundle_unet, draw, simulate
+from mobile_export.subjects import Subjects
 
 
 @pytest.fixture(scope="module")
@@ -44,17 +45,29 @@ def test_a_class_by_name(w4a8, four):
 def test_an_unconditional_bundle_has_no_names(w8a8):
     images, names = simulate(w8a8.bundle, 2, 0)
     assert images.shape == (2, 3, 8, 8) and names == ["", ""]
-    with pytest.raises(UsageError, match="unknown class 'cat': this bundle has no classes"):
+    with pytest.raises(UsageError, match="unknown class 'cat': this model has no classes"):
         simulate(w8a8.bundle, 1, 0, "cat")
 
 
-def test_labels():
-    model = {"classes": ["a", "b"]}
-    assert bundle_labels(model, 3, None) == [0, 1, 0]
-    assert bundle_labels(model, 3, "b") == [1, 1, 1]
-    assert bundle_labels({"classes": []}, 3, None) is None
-    with pytest.raises(UsageError, match="unknown class 'c': this bundle has a, b"):
-        bundle_labels(model, 3, "c")
+def test_subjects():
+    subjects = Subjects.of_classes(["a", "b"], 2, 3.0)
+    assert subjects.turn(range(3)) == [0, 1, 0] and subjects.index("b") == 1
+    assert subjects.rows([1, 0, 1])["class_labels"].tolist() == [1, 0, 1]
+    assert subjects.null["class_labels"].tolist() == [2] and subjects.names == ("a", "b")
+    plain = Subjects.of_classes([], None)
+    assert plain.names == ("",) and plain.rows([0, 0]) == {} and plain.turn(range(2)) == [0, 0]
+    with pytest.raises(UsageError, match="unknown class 'c': this model has a, b"):
+        subjects.index("c")
+    constant = subjects.with_constant("timestep_cond", np.ones((1, 4), np.float32))
+    assert constant.rows([0, 1, 1])["timestep_cond"].shape == (3, 4)
+    with pytest.raises(UsageError, match="class_labels has 1 rows for 2 subjects"):
+        Subjects(("a", "b"), {"class_labels": np.zeros(1, np.int64)})
+
+
+def test_the_digest_of_subjects_tells_them_apart():
+    given = [Subjects.of_classes(["a", "b"], null, scale) for null, scale in ((2, 1), (2, 2), (3, 2), (None, 1))]
+    assert len({each.digest() for each in (*given, Subjects.of_classes(["a", "c"], 2, 1))}) == 5
+    assert given[0].digest() == Subjects.of_classes(["a", "b"], 2, 1).digest()
 
 
 @pytest.mark.parametrize("count", [0, -1, 4097])
@@ -65,8 +78,13 @@ def test_counts_out_of_range_are_refused(w4a8, count):
 
 def test_progress_is_told_after_each_image(w8a8):
     told = []
-    simulate(w8a8.bundle, 3, 0, on_sample=lambda *values: told.append(values))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+
+    class Told(Progress):
+        def advance(self, done, total):
+            told.append((done, total))
+
+    simulate(w8a8.bundle, 3, 0, progress=Told())
+    assert told == [(k, 15) for k in range(1, 16)]  # 3 images of 5 steps
 
 
 @pytest.mark.parametrize("which", ["w4a8", "w8a8"])
@@ -84,7 +102,7 @@ def test_a_simulation_is_the_device_loop_on_the_artifact(w8a8):
     """Sample 1 by hand, from the parts: noise stream, plan, artifact, correction."""
     file = w8a8.bundle.correction_file("executorch")
     batch = make_batch(9, "simulation", [1], (3, 8, 8), None)
-    denoiser = get_backend("executorch").load(w8a8.bundle.artifact("executorch"))
+    denoiser = bundle_unet(w8a8.bundle, "executorch")
     by_hand = run(file.plan, denoiser, batch, file.correction)
     assert file.plan.needs_noise
     assert np.array_equal(simulate(w8a8.bundle, 2, 9)[0][1:], by_hand)
@@ -104,43 +122,57 @@ class Counting:
 
 def test_guidance_1_is_the_denoiser_itself():
     denoiser = Counting()
-    assert guided(denoiser, 1.0, 3) is denoiser and guided(denoiser, 1, None) is denoiser
+    assert Subjects.of_classes(["a"], 3).guided(denoiser) is denoiser
+    assert Subjects.of_classes(["a"], None, 1).guided(denoiser) is denoiser
 
 
 def test_guidance_calls_twice_and_moves_away_from_the_null_class():
     denoiser = Counting()
     x = np.ones((2, 3, 2, 2), np.float32)
-    output = guided(denoiser, 3.0, 9)(x, 5.0, class_labels=np.array([1, 2]))
+    guided = Subjects.of_classes(["a", "b"], 9, 3.0).guided(denoiser)
+    output = guided(x, 5.0, class_labels=np.array([1, 2]))
     assert denoiser.labels == [[9, 9], [1, 2]]
     np.testing.assert_allclose(output[:, 0, 0, 0], [0.1 + 9 + 3 * (1 - 9), 0.1 + 9 + 3 * (2 - 9)], rtol=1e-6)
 
 
 def test_guidance_needs_a_null_class():
     with pytest.raises(UsageError, match=r"guidance 2\.5 needs a null class, .*: use guidance 1"):
-        guided(Counting(), 2.5, None)
+        Subjects.of_classes(["a"], None, 2.5)
 
 
-def test_a_bundle_is_run_with_the_guidance_of_its_manifest(w4a8):
-    manifest = {**w4a8.bundle.manifest, "guidance": 4.0}
-    denoiser = bundle_denoiser(Bundle(w4a8.bundle.path, manifest), "executorch")
-    assert isinstance(denoiser, GuidedDenoiser)
-    plain = bundle_denoiser(w4a8.bundle, "executorch")
-    batch = make_batch(0, "simulation", [0], (3, 8, 8), None)
-    m, null = (plain(batch.noise, 500.0, class_labels=np.array([label])) for label in (1, 3))
-    expected = null + np.float32(4) * (m - null)
-    assert np.array_equal(denoiser(batch.noise, 500.0, class_labels=np.array([1])), expected)
+def test_a_request_with_guidance_is_two_calls_and_has_no_correction_of_another_guidance(w4a8):
+    bundle = w4a8.bundle
+    found = draw(bundle, bundle_request(bundle, 2, guidance=4.0, seed=3))
+    subjects = Subjects.of_classes(tiny.CLASSES, tiny.NULL_LABEL, 4.0)
+    batch = make_batch(3, "simulation", [0, 1], (3, 8, 8), subjects.rows([0, 1]))
+    plan = bundle.correction_file("executorch").plan
+    by_hand = run(plan, subjects.guided(bundle_unet(bundle, "executorch")), batch)
+    assert np.array_equal(found.images, by_hand)
+    assert found.uncorrected == "it was solved for guidance 1.0" and found.names == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"steps": 4}, "it was solved for steps 6"),
+        ({"sampler": "euler"}, "it was solved for sampler ddim"),
+        ({"spacing": "leading"}, "it was solved for trailing timesteps"),
+    ],
+)
+def test_a_correction_is_left_out_where_it_was_not_solved_for_the_request(w4a8, changes, reason):
+    found = draw(w4a8.bundle, bundle_request(w4a8.bundle, 1, **changes))
+    assert found.uncorrected == reason and np.isfinite(found.images).all()
 
 
 # batches
 
 
 def test_a_batch_is_its_samples():
-    whole = make_batch(4, "evaluation", range(5), (3, 2, 2), [0, 1, 2, 0, 1])
+    whole = make_batch(4, "evaluation", range(5), (3, 2, 2), {"class_labels": np.array([0, 1, 2, 0, 1])})
     assert np.array_equal(whole.noise[3:], make_batch(4, "evaluation", [3, 4], (3, 2, 2), None).noise)
     part = whole.rows(slice(1, 3))
-    assert np.array_equal(part.noise, whole.noise[1:3]) and part.labels.tolist() == [1, 2]
+    assert np.array_equal(part.noise, whole.noise[1:3]) and part.conditioning["class_labels"].tolist() == [1, 2]
     assert np.array_equal(part.step_noise(6), whole.step_noise(6)[1:3])
-    assert part.conditioning["class_labels"].dtype == np.int64
     assert make_batch(4, "evaluation", [0], (1,), None).conditioning == {}
 
 

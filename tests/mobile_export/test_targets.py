@@ -83,12 +83,13 @@ def test_both_parts_are_complete_and_the_first_is_what_it_is_alone(bundle, w8a8)
         part = bundle.part(target)
         for key in ("correction", "golden"):
             assert part[key] == f"{target}/{key}.safetensors" and (bundle.path / part[key]).is_file()
-        assert len(part["kept_steps"]) == 5 and part["conversion_parity"]["timesteps"][0] > 0
+        assert len(part["kept_steps"]) == 5
+        assert bundle.component(target)["conversion_parity"]["timesteps"][0] > 0
     alone, here = w8a8.bundle, files_of(bundle.path / "executorch")
     assert here == files_of(alone.path / "executorch")
     assert bundle.part("executorch") == alone.part("executorch")
-    assert bundle.part("folder")["conversion_parity"]["limits"] == LIMITS
-    assert bundle.part("executorch")["conversion_parity"]["limits"] == executorch.LIMITS
+    assert bundle.component("folder")["conversion_parity"]["limits"] == LIMITS
+    assert bundle.component("executorch")["conversion_parity"]["limits"] == executorch.LIMITS
     versions = bundle.manifest["versions"]
     assert {"safetensors", "executorch"} <= set(versions) and "safetensors" not in alone.manifest["versions"]
     assert sorted(os.listdir(bundle.path)) == ["executorch", "folder", "manifest.json"]
@@ -166,15 +167,16 @@ def test_a_target_that_fails_fails_the_export(plain_folder, settings, tmp_path, 
 
 def test_targets_by_default_are_all_that_can_have_the_recipe():
     assert ExportSettings(Recipe.of("w8a8")).targets == BOTH
-    assert ExportSettings(Recipe.of("w4a16")).targets == ("folder",)
+    assert ExportSettings(Recipe.of("w4a16")).targets == BOTH
+    assert ExportSettings(Recipe.of("w4a16", "block32")).targets == ("folder",)
     assert ExportSettings(Recipe.of("w8a8"), targets=("folder", "executorch", "folder")).targets == (
         "folder",
         "executorch",
     )
     with pytest.raises(UsageError, match=r"ExecuTorch has no w6a16: .*; Folder has no w6a16: choose another"):
         ExportSettings(Recipe.of("w6a16"))
-    with pytest.raises(UsageError, match="ExecuTorch has no w4a16: choose one of w8a8, w4a8"):
-        ExportSettings(Recipe.of("w4a16"), targets=("folder", "executorch"))
+    with pytest.raises(UsageError, match="ExecuTorch has no w3a16: choose one of w8a8, w4a8, w8a16, w4a16"):
+        ExportSettings(Recipe.of("w3a16"), targets=("folder", "executorch"))
     with pytest.raises(UsageError, match="unknown target 'onnx': choose one of executorch, folder"):
         ExportSettings(Recipe.of("w8a8"), targets=("onnx",))
 

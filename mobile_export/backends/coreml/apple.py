@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from correction.errors import CheckFailed
+from mobile_export.backends.artifact import Artifact
 from mobile_export.backends.coreml.chunks import ChunkedProgram, chunk_interfaces
 from mobile_export.backends.coreml.divided import packages
+from mobile_export.models.component import Signature
 
 Predict = Callable[[dict[str, np.ndarray]], Mapping[str, np.ndarray]]
 
@@ -33,21 +36,17 @@ def load_predict(path: Path) -> Predict | None:
         raise CheckFailed(f"Core ML does not load {path}: {error}") from error
 
 
-class AppleRuntime:
-    """A package as a denoiser on Core ML, one sample a call: (B, C, H, W), timestep, class_labels=(B,) -> same."""
+class AppleRuntime(Artifact):
+    """A package on Core ML itself, one sample a call."""
 
-    def __init__(self, predict: Predict, output: str = "noise_pred") -> None:
-        self.predict, self.output = predict, output
+    def __init__(self, predict: Predict, signature: Signature) -> None:
+        super().__init__(signature, "Core ML")
+        self.predict = predict
 
-    def __call__(self, sample: np.ndarray, timestep: float, /, **conditioning: Any) -> np.ndarray:
-        time = np.full((1,), timestep, dtype=np.float32)
+    def run(self, inputs: Mapping[str, Tensor], batch: int) -> Tensor:
         outputs = []
-        for k in range(len(sample)):
-            given = {name: _as_input(np.asarray(values)[k : k + 1]) for name, values in conditioning.items()}
-            outputs.append(self.predict({"sample": sample[k : k + 1], "timestep": time, **given})[self.output])
-        return np.concatenate(outputs)
-
-
-def _as_input(values: np.ndarray) -> np.ndarray:
-    """Core ML takes float32 and int32."""
-    return values.astype(np.int32 if np.issubdtype(values.dtype, np.integer) else np.float32)
+        for k in range(batch):
+            row = {name: value[k : k + 1] if len(value) > 1 else value for name, value in inputs.items()}
+            given = {name: value.numpy() for name, value in row.items()}
+            outputs.append(torch.from_numpy(self.predict(given)[self.signature.output.name]))
+        return torch.cat(outputs)

@@ -13,8 +13,8 @@ from torch import nn
 from correction.errors import CheckFailed, UsageError
 from mobile_export.backends.backend import BackendOptions, Description, Parity, Probe
 from mobile_export.backends.coreml.apple import AppleRuntime, load_predict
+from mobile_export.backends.coreml.artifact import CoreMLArtifact, reported
 from mobile_export.backends.coreml.conversion import SPECIFICATIONS, convert
-from mobile_export.backends.coreml.denoiser import OUTPUT, SAMPLE, TIMESTEP, CoreMLDenoiser, reported
 from mobile_export.backends.coreml.divided import CHUNKS, divide, packages
 from mobile_export.backends.coreml.encoding import require_ios17
 from mobile_export.backends.coreml.network import Interface, ane_network, plain_network
@@ -23,13 +23,12 @@ from mobile_export.backends.coreml.parity import Case, check_package
 from mobile_export.coreml_simulator.package import read_package
 from mobile_export.coreml_simulator.program import Program
 from mobile_export.coreml_simulator.ranges import small_constants
-from mobile_export.models.diffusion_model import DiffusionModel
+from mobile_export.models.component import Component, Port, Signature
 from mobile_export.progress import Progress
 from mobile_export.quantize.quantized_unet import quantized_model
 from mobile_export.quantize.recipe import Recipe
 from mobile_export.quantize.table import LayerQuantization, QuantizationTable
 
-LABELS = "class_labels"
 PLACEMENT = "Which unit runs an operation, memory and speed are decided by Core ML on the device."
 
 
@@ -38,7 +37,7 @@ class CoreMLBackend:
 
     name = "coreml"
     title = "Core ML"
-    artifact = "unet.mlpackage"
+    suffix = ".mlpackage"
     divided: str | None = CHUNKS
     libraries: tuple[str, ...] = ("coremltools",)
     batch = 16
@@ -53,35 +52,43 @@ class CoreMLBackend:
                 if choice.bits is not None and choice.format is not None:
                     require_ios17(name, choice.bits, choice.format)
 
-    def export(self, model: DiffusionModel, table: QuantizationTable, path: Path, progress: Progress) -> None:
-        progress.stage(f"convert to Core ML ({table.precision.name}, {self.options.ios}, {self.options.compute})")
+    def signature(self, component: Component) -> Signature:
+        """Core ML has no 64-bit integers."""
+        given = {n: t.int() if t.dtype == torch.int64 else t for n, t in component.inputs.items()}
+        return Signature(tuple(Port.of(n, t) for n, t in given.items()), component.result)
+
+    def export(self, component: Component, table: QuantizationTable, path: Path, progress: Progress) -> None:
+        system = f"{table.precision.name}, {self.options.ios}, {self.options.compute}"
+        progress.stage(f"convert {component.name} to Core ML ({system})")
         table = float_outputs(table)
-        network = converted_form(model.unet, table.layers, self.options)
-        package = convert(network, interface_of(model), table.layers, self.options.ios)
+        network = converted_form(component.network, table.layers, self.options)
+        package = convert(network, interface_of(component), table.layers, self.options.ios)
         progress.advance(1, 2)
-        save_package(package, path, package_metadata(model, table, self.options))
+        save_package(package, path, package_metadata(component, table, self.options))
         progress.advance(2, 2)
 
     def check_parity(
-        self, model: DiffusionModel, table: QuantizationTable, path: Path, exported: None, probes: list[Probe]
+        self, component: Component, table: QuantizationTable, path: Path, exported: None, probes: list[Probe]
     ) -> Parity:
-        table = float_outputs(table)
-        cases = [Case(probe_inputs(probe), probe.timestep) for probe in probes]
-        return check_package(path, quantized_model(model.unet, table), table.layers, cases, self.options.ios)
+        table, signature = float_outputs(table), self.signature(component)
+        cases = [Case(probe.tensors(signature.inputs), probe.timestep) for probe in probes]
+        quantized = quantized_model(component.network, table)
+        return check_package(path, quantized, table.layers, cases, self.options.ios)
 
-    def finish(self, path: Path, probes: list[Probe]) -> Path:
+    def finish(self, component: Component, path: Path, probes: list[Probe]) -> Path:
         """Chunks where there are too many weights for one package; they compute the same, bit for bit."""
-        whole = CoreMLDenoiser(path)
+        signature = self.signature(component)
+        whole = CoreMLArtifact(path, signature)
         shipped = divide(path, int(self.options.chunk_megabytes * 1e6))
         if shipped != path:
-            inputs = probe_inputs(probes[0])
-            expected, got = whole.run(inputs)[OUTPUT], CoreMLDenoiser(shipped).run(inputs)[OUTPUT]
+            inputs = probes[0].tensors(signature.inputs)
+            expected, got = (each.run(inputs, 1) for each in (whole, CoreMLArtifact(shipped, signature)))
             if not torch.equal(expected, got):
                 raise CheckFailed(f"{shipped} computes something else than the package it was divided from")
         return shipped
 
-    def load(self, path: Path) -> CoreMLDenoiser:
-        return CoreMLDenoiser(path)
+    def load(self, path: Path, signature: Signature) -> CoreMLArtifact:
+        return CoreMLArtifact(path, signature)
 
     def describe(self, path: Path) -> Description:
         with reported(path):
@@ -104,12 +111,12 @@ class CoreMLBackend:
             notes=tuple(notes),
         )
 
-    def native(self, path: Path) -> AppleRuntime | None:
+    def native(self, path: Path, signature: Signature) -> AppleRuntime | None:
         """On Core ML itself, on macOS."""
         predict = load_predict(path)
-        return None if predict is None else AppleRuntime(predict)
+        return None if predict is None else AppleRuntime(predict, signature)
 
-    def step_time(self, path: Path, model: DiffusionModel) -> None:
+    def step_time(self, path: Path, component: Component) -> None:
         """Nothing: a simulator's time is never a phone's."""
         return None
 
@@ -130,28 +137,24 @@ def converted_form(network: nn.Module, layers: Mapping[str, LayerQuantization], 
     return plain_network(network, layers, options.ios)
 
 
-def interface_of(model: DiffusionModel) -> Interface:
-    """Inputs of a UNet's package: sample and timestep float32, class_labels int32 where it has classes."""
-    sample, timestep, *labels = model.example_inputs()
-    inputs = {SAMPLE: sample, TIMESTEP: timestep}
-    return Interface({**inputs, LABELS: labels[0].int()} if labels else inputs)
+def interface_of(component: Component) -> Interface:
+    """The package's inputs: float32, or int32 for whole numbers."""
+    inputs = {n: t.int() if t.dtype == torch.int64 else t for n, t in component.inputs.items()}
+    return Interface(inputs, component.output)
 
 
-def probe_inputs(probe: Probe) -> dict[str, torch.Tensor]:
-    inputs = {SAMPLE: torch.from_numpy(probe.sample), TIMESTEP: torch.full((1,), probe.timestep)}
-    return inputs if probe.label is None else {**inputs, LABELS: torch.tensor([probe.label], dtype=torch.int32)}
-
-
-def package_metadata(model: DiffusionModel, table: QuantizationTable, options: BackendOptions) -> dict[str, str]:
+def package_metadata(component: Component, table: QuantizationTable, options: BackendOptions) -> dict[str, str]:
     """What the package says of itself. A model's own licence is not known here, so none is claimed for it."""
     prefix = "com.github.mobile-export"
+    kind = type(component.network).__name__
     return {
         "author": "mobile-export",
         "license": "The licence of the model that this package was made from applies.",
-        "version": model.digest[:12],
-        "description": f"{model.name}, {type(model.unet).__name__}, {table.precision.name}",
-        f"{prefix}.model": model.name,
-        f"{prefix}.model_sha256": model.digest,
+        "version": component.digest[:12],
+        "description": f"{component.model}, {component.name}, {kind}, {table.precision.name}",
+        f"{prefix}.model": component.model,
+        f"{prefix}.model_sha256": component.digest,
+        f"{prefix}.component": component.name,
         f"{prefix}.precision": table.precision.name,
         f"{prefix}.compute": options.compute,
     }

@@ -14,7 +14,7 @@ from mobile_export.coreml_simulator.package import read_package
 from mobile_export.coreml_simulator.program import Value
 from mobile_export.coreml_simulator.simulator import Mode, Simulator
 
-CHUNKS = "unet.chunks"
+CHUNKS = ".chunks"
 _SUFFIX = ".mlpackage"
 
 
@@ -35,12 +35,13 @@ def packages(path: Path) -> list[Path]:
 def divide(path: Path, limit_bytes: int) -> Path:
     """Where the network is after dividing the package at `path`, if its weights are more than `limit_bytes`.
 
-    That is `path` itself, or the folder CHUNKS beside it. Raises UsageError where it cannot be divided so.
+    That is `path` itself, or a folder beside it that has its name with CHUNKS. Raises UsageError where it cannot be
+    divided so.
     """
     chunks = split_package(path, limit_bytes)
     if chunks == [path]:
         return path
-    folder = path.with_name(CHUNKS)
+    folder = path.with_suffix(CHUNKS)
     folder.mkdir()
     for chunk in chunks:
         chunk.rename(folder / chunk.name)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from correction.errors import CheckFailed
 from mobile_export.backends.backend import Parity
-from mobile_export.backends.coreml.denoiser import reported
+from mobile_export.backends.coreml.artifact import reported
 from mobile_export.backends.coreml.layer_sites import layer_before, layer_sites
 from mobile_export.backends.coreml.network import Convertible, half_constants
 from mobile_export.backends.coreml.stored_codes import compare_codes
@@ -29,20 +29,24 @@ from mobile_export.quantize.observed_layer import observing
 from mobile_export.quantize.table import LayerQuantization
 
 LIMITS = {
-    "flip_rate": 1e-5,
+    "flip_rate": 1e-4,  # measured: up to 4e-5, where values lie between two codes; a wrong grid flips most codes
     "worst_code_step": 1,
     "lockstep_output_error": 1e-5,
     "output_max_abs": 1e-5,
     "declared_error": 3e-3,
 }
+# A decoder is deep, with no connections past its depth: a random one of Stable Diffusion's size has 1.5e-5 and 3.4e-3.
+# One of the 256 levels of its image is 8e-3.
+IMAGE_LIMITS = {**LIMITS, "output_max_abs": 1e-4, "declared_error": 1e-2}
+IMAGE = "image"
 
 
 @dataclass(frozen=True)
 class Case:
-    """inputs: the package's inputs by name, in the order of the network's keywords; timestep: for the record."""
+    """inputs: the package's inputs by name, in the order of the network's keywords; timestep: if any, for records."""
 
     inputs: Mapping[str, Tensor]
-    timestep: float = 0.0
+    timestep: float | None = None
 
 
 def check_package(
@@ -76,7 +80,8 @@ def check_arithmetic(
     total = {mode: Lockstep() for mode in modes}
     timesteps = []
     for case in cases:
-        timesteps.append(case.timestep)
+        if case.timestep is not None:
+            timesteps.append(case.timestep)
         shapes = _shapes(twin, case)
         for mode, simulator in simulators.items():
             hook = ranges if mode == "float32" else None
@@ -98,7 +103,7 @@ def check_arithmetic(
         output_max_abs=exact.output_max_abs,
         declared_error=declared.output_error,
         declared_flip_rate=declared.flip_rate,
-        limits=LIMITS,
+        limits=IMAGE_LIMITS if program.outputs == (IMAGE,) else LIMITS,
     )
 
 

@@ -5,25 +5,26 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from correction.errors import CheckFailed
-from mobile_export.backends.backend import BackendOptions, Description, Parity, Probe
+from mobile_export.backends.backend import BackendOptions, Description, Parity, Probe, timesteps
 from mobile_export.backends.executorch.contents import missing_constants, read_contents
-from mobile_export.backends.executorch.lockstep import TappedNetwork, channels_first, point_shapes
+from mobile_export.backends.executorch.lockstep import TappedNetwork, channels_first, point_shapes, tap_points
 from mobile_export.backends.executorch.lowering import Lowered, lower
-from mobile_export.backends.executorch.runtime import ExecuTorchDenoiser, LoadedProgram
+from mobile_export.backends.executorch.network import network_for
+from mobile_export.backends.executorch.reduced import reduced_component, reduced_probes
+from mobile_export.backends.executorch.runtime import ExecuTorchArtifact, LoadedProgram
 from mobile_export.backends.executorch.support import require_supported
-from mobile_export.backends.executorch.unet2d import ChannelsLastUNet
 from mobile_export.backends.lockstep import Lockstep, follow
 from mobile_export.benchmark import step_time_ratio
-from mobile_export.models.diffusion_model import DiffusionModel
+from mobile_export.models.component import Component, Port, Signature, call_network
 from mobile_export.progress import Progress
 from mobile_export.quantize.quantized_unet import quantized_model
 from mobile_export.quantize.recipe import Recipe
@@ -31,6 +32,8 @@ from mobile_export.quantize.table import QuantizationTable
 from mobile_export.quiet import quiet_third_parties
 
 PROBES = 5  # steps at which parity is checked; each needs two runs and an eager one
+TAPPED_BYTES = 2**29  # of values at quantizations in one run; beyond, parity is checked on smaller samples
+FREE_RUNNING = 0.2  # one flipped rounding grows to percents; a wrong layout or border is as large as the output
 LIMITS = {
     "worst_code_step": 1,
     "flip_rate": 1e-3,  # measured: about 5e-6; a wrong grid or a shifted tap flips most codes
@@ -40,11 +43,16 @@ LIMITS = {
 
 @dataclass(frozen=True)
 class ExportedPair:
-    """The shipped program and its tapped twin; points: names of the twin's taps in order."""
+    """The shipped program and its tapped twin, which is the same one where nothing is tapped.
+
+    points: names of the twin's taps in order; reduced: the smaller component that the twin is of, where the shipped
+    one has too many values to tap, else None.
+    """
 
     shipped: Lowered
     tapped: Lowered
     points: tuple[str, ...]
+    reduced: Component | None = None
 
 
 class ExecuTorchBackend:
@@ -52,7 +60,7 @@ class ExecuTorchBackend:
 
     name = "executorch"
     title = "ExecuTorch"
-    artifact = "unet.pte"
+    suffix = ".pte"
     divided: str | None = None
     libraries: tuple[str, ...] = ("executorch",)
     batch = 1
@@ -63,16 +71,28 @@ class ExecuTorchBackend:
     def require_supported(self, recipe: Recipe) -> None:
         require_supported(recipe)
 
-    def export(self, model: DiffusionModel, table: QuantizationTable, path: Path, progress: Progress) -> ExportedPair:
+    def signature(self, component: Component) -> Signature:
+        return Signature(tuple(Port.of(n, t) for n, t in component.inputs.items()), component.result)
+
+    def export(self, component: Component, table: QuantizationTable, path: Path, progress: Progress) -> ExportedPair:
         self.require_supported(table.recipe)
-        progress.stage(f"lower to ExecuTorch ({table.precision.name}), with a twin for parity")
-        inputs = model.example_inputs()
-        network = ChannelsLastUNet(model.unet, table.layers).eval()
-        tapped = TappedNetwork(network)
-        with torch.no_grad():
-            tapped(*inputs)  # names the points
-        points = tuple(tapped.points)
-        if self.options.workers > 1:
+        progress.stage(f"lower {component.name} to ExecuTorch ({table.precision.name}), with a twin for parity")
+        network = network_for(component.network, table.layers).eval()
+        points, size = tap_points(network, component.inputs)
+        reduced = reduced_component(component) if size > TAPPED_BYTES else None
+        tapped, inputs = TappedNetwork(network), tuple(component.inputs.values())
+        if reduced is not None:
+            # One after the other: a network of this size is lowered twice in memory otherwise.
+            shipped = lower(network, inputs)
+            path.write_bytes(shipped.data)
+            shipped = replace(shipped, data=b"")  # it is in the file
+            progress.advance(1, 2)
+            smaller = network_for(reduced.network, table.layers).eval()
+            pair = ExportedPair(shipped, lower(TappedNetwork(smaller), tuple(reduced.inputs.values())), points, reduced)
+        elif not points:
+            shipped = lower(network, inputs)
+            pair = ExportedPair(shipped, shipped, points)
+        elif self.options.workers > 1:
             with ProcessPoolExecutor(1, get_context("spawn"), initializer=quiet_third_parties) as pool:
                 # A copy: it is sent by another thread while this one traces the network, which marks its modules.
                 twin = pool.submit(lower, copy.deepcopy(tapped), inputs)
@@ -84,32 +104,36 @@ class ExecuTorchBackend:
             progress.advance(1, 2)
             pair = ExportedPair(shipped, lower(tapped, inputs), points)
         progress.advance(2, 2)
-        path.write_bytes(pair.shipped.data)
+        if reduced is None:
+            path.write_bytes(pair.shipped.data)
         return pair
 
     def check_parity(
-        self, model: DiffusionModel, table: QuantizationTable, path: Path, exported: ExportedPair, probes: list[Probe]
+        self, component: Component, table: QuantizationTable, path: Path, exported: ExportedPair, probes: list[Probe]
     ) -> Parity:
         missing = missing_constants(read_contents(path.read_bytes(), str(path)), table)
         if missing:
             raise CheckFailed(f"{path} does not hold the quantized model's constants: {', '.join(missing[:5])}")
-        shipped = LoadedProgram(path.read_bytes(), str(path))
         tapped = LoadedProgram(exported.tapped.data, "the tapped twin")
-        twin = quantized_model(model.unet, table)
+        twin = quantized_model(component.network, table)
         total = Lockstep()
         probes = [probes[k] for k in np.linspace(0, len(probes) - 1, min(PROBES, len(probes))).round().astype(int)]
-        for probe in probes:
-            inputs = _tensors(probe)
-            output, *taps = tapped(*inputs)
-            if not torch.equal(shipped(*inputs)[0], output):
+        compared = component if exported.reduced is None else exported.reduced
+        signature = self.signature(compared)
+        shipped = LoadedProgram(path.read_bytes(), str(path)) if exported.reduced is None else None
+        for probe in probes if exported.reduced is None else reduced_probes(probes, signature):
+            inputs = probe.tensors(signature.inputs)
+            output, *taps = tapped(*inputs.values())
+            if shipped is not None and not torch.equal(shipped(*inputs.values())[0], output):
                 raise CheckFailed(f"the tapped twin computes something else than {path} at timestep {probe.timestep}")
-            conditioning = {} if probe.label is None else {"class_labels": inputs[2]}
 
-            def run(inputs: tuple[Tensor, ...] = inputs, conditioning: dict[str, Tensor] = conditioning) -> Tensor:
-                return twin(inputs[0], inputs[1], return_dict=False, **conditioning)[0]
+            def run(inputs: dict[str, Tensor] = inputs) -> Tensor:
+                return call_network(twin, inputs)
 
             values = channels_first(dict(zip(exported.points, taps, strict=True)), point_shapes(twin, run))
             total += follow(twin, run, output, values)
+        del tapped
+        free = None if exported.reduced is None else self._free_running(component, twin, path, probes[-1])
         parity = Parity(
             weight_codes_equal=True,
             layers=len(table.layers),
@@ -118,17 +142,27 @@ class ExecuTorchBackend:
             flip_rate=total.flip_rate,
             worst_code_step=total.worst_step,
             lockstep_output_error=total.output_error,
-            timesteps=tuple(probe.timestep for probe in probes),
+            timesteps=timesteps(probes),
             output_max_abs=total.output_max_abs,
-            limits=LIMITS,
+            compared_at={port.name: list(port.shape) for port in signature.inputs} if exported.reduced else None,
+            free_running_error=free,
+            limits=LIMITS if free is None else {**LIMITS, "free_running_error": FREE_RUNNING},
         )
         return parity.require()
 
-    def finish(self, path: Path, probes: list[Probe]) -> Path:
+    def _free_running(self, component: Component, twin: nn.Module, path: Path, probe: Probe) -> float:
+        """Relative L2 difference of the shipped program and the quantized model, each on its own, for one probe."""
+        inputs = probe.tensors(self.signature(component).inputs)
+        with torch.no_grad():
+            ours = call_network(twin, inputs).double()
+        theirs = LoadedProgram(path.read_bytes(), str(path))(*inputs.values())[0].double()
+        return float((ours - theirs).norm() / theirs.norm().clamp_min(1e-30))
+
+    def finish(self, component: Component, path: Path, probes: list[Probe]) -> Path:
         return path
 
-    def load(self, path: Path) -> ExecuTorchDenoiser:
-        return ExecuTorchDenoiser(path)
+    def load(self, path: Path, signature: Signature) -> ExecuTorchArtifact:
+        return ExecuTorchArtifact(path, signature)
 
     def describe(self, path: Path) -> Description:
         contents = read_contents(path.read_bytes(), str(path))
@@ -146,13 +180,8 @@ class ExecuTorchBackend:
             },
         )
 
-    def native(self, path: Path) -> None:
+    def native(self, path: Path, signature: Signature) -> None:
         """None: `load` is the runtime itself."""
 
-    def step_time(self, path: Path, model: DiffusionModel) -> tuple[float, int] | None:
-        return step_time_ratio(path, model)
-
-
-def _tensors(probe: Probe) -> tuple[Tensor, ...]:
-    inputs = (torch.from_numpy(probe.sample), torch.full((1,), probe.timestep))
-    return inputs if probe.label is None else (*inputs, torch.tensor([probe.label]))
+    def step_time(self, path: Path, component: Component) -> tuple[float, int] | None:
+        return step_time_ratio(path, component)

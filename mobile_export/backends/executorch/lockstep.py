@@ -43,6 +43,23 @@ class TappedNetwork(nn.Module):
         return output, *taps
 
 
+def tap_points(network: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[tuple[str, ...], int]:
+    """(names of the taps of a TappedNetwork in order, bytes of all of their values in one run)."""
+    points: list[str] = []
+    size = 0
+
+    def count(point: str, grid: nn.Module, value: Tensor, rounded: Tensor) -> Tensor:
+        nonlocal size
+        if isinstance(grid, FakeQuantize):
+            points.append(point)
+            size += value.numel() * value.element_size()
+        return rounded
+
+    with torch.no_grad(), observing(network, count):
+        network(*inputs.values())
+    return tuple(points), size
+
+
 def point_shapes(model: nn.Module, run: Callable[[], Tensor]) -> dict[str, torch.Size]:
     """Shape of the value at every point of the quantized PyTorch model, for the inputs that `run` calls it on."""
     shapes: dict[str, torch.Size] = {}

@@ -1,18 +1,19 @@
-"""ExecuTorchDenoiser: a `.pte` as a denoiser, through the ExecuTorch runtime."""
+"""ExecuTorchArtifact: a `.pte`, run by the ExecuTorch runtime."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
-from correction.errors import CheckFailed, UsageError
+from correction.errors import CheckFailed
+from mobile_export.backends.artifact import Artifact
+from mobile_export.models.component import Signature
 
 METHOD = "forward"
 
@@ -60,34 +61,24 @@ def _native_stderr_muted() -> Iterator[None]:
         os.close(null)
 
 
-class ExecuTorchDenoiser:
-    """(B, C, H, W) float32, timestep, class_labels=(B,) -> (B, C, H, W); the artifact takes one sample a call."""
+class ExecuTorchArtifact(Artifact):
+    """A `.pte` of one of our components; it takes one sample a call."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, signature: Signature) -> None:
+        super().__init__(signature, str(path))
         self.program = LoadedProgram(path.read_bytes(), str(path))
-        self.conditioned = len(self.program.input_shapes) == 3
+        wanted = [port.shape for port in signature.inputs]
+        if self.program.input_shapes != wanted:
+            raise CheckFailed(
+                f"{path} takes inputs of shapes {_shapes(self.program.input_shapes)}, "
+                f"but {_shapes(wanted)} were promised; export it again"
+            )
 
-    def __call__(self, sample: np.ndarray, timestep: float, /, **conditioning: Any) -> np.ndarray:
-        expected = self.program.input_shapes[0]
-        if sample.shape[1:] != expected[1:]:
-            raise UsageError(f"{self.program.source} takes samples of shape {expected[1:]}, got {sample.shape[1:]}")
-        labels = self._labels(conditioning, len(sample))
-        time = torch.full((1,), float(timestep))
-        outputs = []
-        for i in range(len(sample)):
-            inputs = (torch.from_numpy(sample[i : i + 1]), time)
-            label = () if labels is None else (torch.from_numpy(labels[i : i + 1]),)
-            outputs.append(self.program(*inputs, *label)[0].numpy())
-        return np.concatenate(outputs)
+    def run(self, inputs: Mapping[str, Tensor], batch: int) -> Tensor:
+        ordered = [inputs[port.name] for port in self.signature.inputs]
+        rows = ([value[k : k + 1] if len(value) > 1 else value for value in ordered] for k in range(batch))
+        return torch.cat([self.program(*row)[0] for row in rows])
 
-    def _labels(self, conditioning: Mapping[str, Any], batch: int) -> np.ndarray | None:
-        unknown = set(conditioning) - {"class_labels"}
-        if unknown or ("class_labels" in conditioning) != self.conditioned:
-            wanted = "class_labels" if self.conditioned else "no conditioning"
-            raise UsageError(f"{self.program.source} takes {wanted}, got {sorted(conditioning) or 'none'}")
-        if not self.conditioned:
-            return None
-        labels = np.ascontiguousarray(conditioning["class_labels"], dtype=np.int64)
-        if labels.shape != (batch,):
-            raise UsageError(f"class_labels must have shape ({batch},), got {labels.shape}")
-        return labels
+
+def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:
+    return ", ".join(str(list(shape)) for shape in shapes)

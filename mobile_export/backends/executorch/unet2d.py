@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
 from torch import Tensor, nn
 
@@ -17,6 +18,8 @@ _REQUIRED = {
     "addition_embed_type": None,  # SDXL's added conditions
     "encoder_hid_dim_type": None,
     "encoder_hid_dim": None,
+    "attention_type": "default",
+    "dual_cross_attention": False,
     "time_embedding_act_fn": None,
     "class_embeddings_concat": False,
 }
@@ -33,6 +36,8 @@ class ChannelsLastUNet(nn.Module):
     Raises UsageError for the first part of the network that has no channels-last form.
     """
 
+    one: Tensor
+
     def __init__(self, unet: UNet2DModel | UNet2DConditionModel, layers: Layers) -> None:
         super().__init__()
         name = type(unet).__name__
@@ -48,6 +53,7 @@ class ChannelsLastUNet(nn.Module):
             Block(block, f"down_blocks.{i}", layers, DOWN_BLOCKS) for i, block in enumerate(unet.down_blocks)
         )
         self.middle = None if unet.mid_block is None else MiddleBlock(unet.mid_block, "mid_block", layers)
+        self.register_buffer("one", torch.ones(1))
         self.up = nn.ModuleList(
             Block(block, f"up_blocks.{i}", layers, UP_BLOCKS) for i, block in enumerate(unet.up_blocks)
         )
@@ -67,9 +73,8 @@ class ChannelsLastUNet(nn.Module):
         skips = [x]
         for block in self.down:
             skips.extend(block.down(skips[-1], time, context))
-        x = skips[-1]
-        if self.middle is not None:
-            x = self.middle(x, time, context)
+        # Without a middle the first concatenation is of the same values twice: the delegate wants two different nodes.
+        x = self.middle(skips[-1], time, context) if self.middle is not None else skips[-1] * self.one
         for block in self.up:
             x = block.up(x, skips, time, context)
         return self.conv_out(silu(self.norm_out(x))).permute(0, 3, 1, 2)
