@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -109,3 +111,12 @@ def test_what_does_not_fit_is_refused():
     broken.mix.weight.data[0, 0, 0, 0] = float("nan")
     with pytest.raises(CheckFailed, match=r"'own': weight mix\.weight holds NaN"):
         of(broken)
+
+
+def test_the_example_exports(tmp_path, capsys):
+    path = Path(__file__).parents[2] / "examples" / "own_unet.py"
+    spec = importlib.util.spec_from_file_location("own_unet", path)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    example.main(tmp_path / "bundle", ("coreml",))
+    assert (tmp_path / "bundle" / "manifest.json").is_file() and "OwnUNet with 10419 weights" in capsys.readouterr().out
