@@ -42,12 +42,12 @@ class SavedModel:
         self._check_unet_runs()
 
     @cached_property
-    def unet(self) -> nn.Module:
+    def unet(self) -> Any:
         """Without weights, as all networks here."""
         return empty_network(self.folder, "unet")
 
     @cached_property
-    def vae(self) -> nn.Module | None:
+    def vae(self) -> Any:
         return None if self.folder.form.vae is None else empty_network(self.folder, "vae")
 
     @property
@@ -107,8 +107,8 @@ class SavedModel:
     def scheduler(self) -> Any:
         """The diffusers scheduler as the pipeline sets it up."""
         name = entry(self.folder.index, "scheduler") or "none"
-        kind = getattr(diffusers, name, None)
-        if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
+        kind: Any = getattr(diffusers, name, None)
+        if diffusers.SchedulerMixin not in getattr(kind, "__mro__", ()):
             raise UsageError(f"{self.folder.source!r}: its scheduler is {name}, which diffusers does not have")
         config = read_json(self.folder.path / "scheduler" / "scheduler_config.json")
         form = self.folder.form
