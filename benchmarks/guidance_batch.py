@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def random_unet(size: int) -> UNet2DConditionModel:
-    """Of 13 million weights, with attention to the text at two of three resolutions."""
+    """Of 6 million parameters, with attention to the text at two of three resolutions."""
     torch.manual_seed(0)
     return (
         UNet2DConditionModel(
