@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import nn
 
 from correction import Denoiser, SamplingPlan
 from mobile_export.backends.artifact import SAMPLE, TIMESTEP
@@ -26,6 +28,16 @@ class QuantizedComponent:
     table: QuantizationTable
     probes: Sequence[Probe]
     origin: str = ""
+
+    def forget_floats(self) -> None:
+        """Let go of the float weights that have integers now, in the component's own network: it cannot run any more.
+
+        Artifacts and the quantized model are made of the integers; a large network is not in memory twice so.
+        """
+        for name in self.table.layers:
+            layer = self.component.network.get_submodule(name)
+            empty = torch.empty(layer.get_parameter("weight").shape, device="meta")
+            layer.weight = nn.Parameter(empty, requires_grad=False)
 
 
 def quantize_unet(
@@ -53,7 +65,11 @@ def quantize_unet(
         progress.advance(i + 1, plan.steps)
 
     ends: list[np.ndarray] = []
-    observations = observe_layers(component.network, lambda: ends.append(run(plan, reference, batch, on_step=observe)))
+
+    def sample() -> None:
+        ends.append(run(plan, reference, batch, on_step=observe))
+
+    observations = observe_layers(component.network, sample, recipe)
     table = quantize_layers(component.network, observations, recipe)
     return QuantizedComponent(component, table, probes, origin), ends[0]
 
@@ -71,5 +87,5 @@ def quantize_network(
             results.append(call_network(component.network, inputs).numpy())
             progress.advance(len(results), len(probes))
 
-    observations = observe_layers(component.network, observe)
+    observations = observe_layers(component.network, observe, recipe)
     return QuantizedComponent(component, quantize_layers(component.network, observations, recipe), probes), results

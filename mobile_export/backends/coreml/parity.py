@@ -72,25 +72,10 @@ def check_arithmetic(
 
     Raises CheckFailed naming the operation and its layer where a value does not fit into float16.
     """
-    modes: tuple[Mode, ...] = ("float32", "declared")
-    simulators = {mode: Simulator(program, mode) for mode in modes}
-    points = _points(program, layers)
-    twin = half_constants(quantized)
-    ranges = RangeRecorder(program)
-    total = {mode: Lockstep() for mode in modes}
-    timesteps = []
-    for case in cases:
-        if case.timestep is not None:
-            timesteps.append(case.timestep)
-        shapes = _shapes(twin, case)
-        for mode, simulator in simulators.items():
-            hook = ranges if mode == "float32" else None
-            values = simulator(case.inputs, watch=tuple(set(points.values())), hook=hook)
-            taps = {point: _in_layout(values[name].float(), shapes[point]) for point, name in points.items()}
-            (output,) = (values[name] for name in program.outputs)
-            total[mode] += follow(twin, partial(_run, twin, case), output.float(), taps)
+    cases, twin, ranges = tuple(cases), half_constants(quantized), RangeRecorder(program)
+    exact = _followed(program, "float32", twin, layers, cases, ranges)
+    declared = _followed(program, "declared", twin, layers, cases, None)
     _require_range(program, layers, ranges.report())
-    exact, declared = total["float32"], total["declared"]
     return Parity(
         weight_codes_equal=True,
         layers=len(layers),
@@ -99,12 +84,31 @@ def check_arithmetic(
         flip_rate=exact.flip_rate,
         worst_code_step=exact.worst_step,
         lockstep_output_error=exact.output_error,
-        timesteps=tuple(timesteps),
+        timesteps=tuple(case.timestep for case in cases if case.timestep is not None),
         output_max_abs=exact.output_max_abs,
         declared_error=declared.output_error,
         declared_flip_rate=declared.flip_rate,
         limits=IMAGE_LIMITS if program.outputs == (IMAGE,) else LIMITS,
     )
+
+
+def _followed(
+    program: Program,
+    mode: Mode,
+    twin: nn.Module,
+    layers: Mapping[str, LayerQuantization],
+    cases: Iterable[Case],
+    hook: RangeRecorder | None,
+) -> Lockstep:
+    """In one arithmetic: a simulator has all weights in float32, which two at a time would double."""
+    simulator, points, total = Simulator(program, mode), _points(program, layers), Lockstep()
+    for case in cases:
+        shapes = _shapes(twin, case)
+        values = simulator(case.inputs, watch=tuple(set(points.values())), hook=hook)
+        taps = {point: _in_layout(values[name].float(), shapes[point]) for point, name in points.items()}
+        (output,) = (values[name] for name in program.outputs)
+        total += follow(twin, partial(_run, twin, case), output.float(), taps)
+    return total
 
 
 def _require_range(program: Program, layers: Mapping[str, LayerQuantization], report: RangeReport) -> None:
