@@ -23,7 +23,7 @@ from mobile_export.part import LOWERED, RESUME, STREAM, Job, clear, correct_part
 from mobile_export.progress import Progress
 from mobile_export.quantize.recipe import Recipe
 from mobile_export.quantized_component import QuantizedComponent, quantize_network, quantize_unet
-from mobile_export.text_files import write_text
+from mobile_export.text_files import write_constants, write_text
 from mobile_export.verify import verify_bundle
 
 LIBRARIES = ("torch", "diffusers", "transformers", "numpy")  # their versions decide about every part
@@ -53,7 +53,8 @@ def export(
             tokens = model.text.tokenize(job.subjects.names[:OTHER_PROBES])
             components.make(model, "text_encoder", settings.text_recipe, [{"input_ids": row[None]} for row in tokens])
         quantized, samples = quantize(job)
-        components.add(quantized)
+        model.release()
+        components.add(quantized, model.reloads)
         parameters = quantized.component.parameters
         del quantized
         parts = {each.name: correct_part(each, job, components.entries[each.name]["unet"], work) for each in backends}
@@ -66,8 +67,9 @@ def export(
                 components.make(model, "vae_encoder", settings.vae_recipe, [{"image": image} for image in images])
         progress.stage("verify the bundle")
         text = write_text(work, model.text, job.subjects if settings.prompts else None, settings.negative_prompt)
+        constants = write_constants(work, job.subjects) if model.guided_by_input else None
         parts = {name: {"components": components.entries[name], **part} for name, part in parts.items()}
-        write_manifest(work, _manifest(job, backends, parts, parameters, text))
+        write_manifest(work, _manifest(job, backends, parts, parameters) | {"text": text, "constants": constants})
         verify_bundle(Bundle.open(work))
         shutil.rmtree(work / RESUME)
     return Bundle.open(target)
@@ -92,9 +94,12 @@ class _Components:
         self.backends, self.settings, self.work, self.progress = backends, settings, work, progress
         self.entries: dict[str, dict[str, Any]] = {backend.name: {} for backend in backends}
 
-    def add(self, quantized: QuantizedComponent) -> None:
-        """An artifact of it for every target."""
+    def add(self, quantized: QuantizedComponent, last_use: bool) -> None:
+        """An artifact of it for every target; last_use: nobody will run its float network again."""
         name = quantized.component.name
+        if last_use:
+            _ = quantized.component.result  # found by a run, kept
+            quantized.forget_floats()
         for backend in self.backends:
             folder, resume = self.work / backend.name, self.work / RESUME / backend.name
             folder.mkdir(exist_ok=True)
@@ -111,7 +116,7 @@ class _Components:
         """Load a component besides the UNet, quantize it and `add` it; what the float network gives for `given`."""
         probes = [Probe(inputs) for inputs in given]
         quantized, results = quantize_network(model.component(name), recipe, probes, self.progress)
-        self.add(quantized)
+        self.add(quantized, model.reloads)
         return results
 
 
@@ -121,9 +126,7 @@ def _json_values(config: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(kept, default=lambda v: v.tolist() if hasattr(v, "tolist") else str(v)))
 
 
-def _manifest(
-    job: Job, backends: Sequence[Backend], parts: dict[str, Any], parameters: int, text: dict[str, Any] | None
-) -> dict[str, Any]:
+def _manifest(job: Job, backends: Sequence[Backend], parts: dict[str, Any], parameters: int) -> dict[str, Any]:
     model, settings, latents = job.model, job.settings, job.model.latents
     channels, height, width = model.sample_shape
     factor = 1 if latents is None else latents.factor
@@ -150,7 +153,6 @@ def _manifest(
         "sample": {"channels": channels, "height": height, "width": width},
         "image": {**image, "range": [-1, 1]},
         "latents": None if latents is None else asdict(latents),
-        "text": text,
         "precision": settings.recipe.precision.name,
         "sampler": settings.sampler,
         "steps": job.plan.steps,

@@ -124,9 +124,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
             if not 1 <= manifest[what][key] <= MAX_SIDE:
                 raise CheckFailed(f"{path}: {what}.{key} must be 1 to {MAX_SIDE}, got {manifest[what][key]}")
     text = manifest.get("text")
-    for file in [] if text is None else [*text["tokenizer"], *filter(None, [text.get("prompts")])]:
+    named = [manifest.get("constants")] + ([] if text is None else [*text["tokenizer"], text.get("prompts")])
+    for file in filter(None, named):
         if file not in files:
-            raise CheckFailed(f"{path}: text names {file!r}, which is not in the list of files")
+            raise CheckFailed(f"{path}: text or constants are {file!r}, which is not in the list of files")
     model = manifest["model"]
     null = model.get("null_label")
     if not all(isinstance(name, str) for name in model["classes"]) or not (null is None or type(null) is int):

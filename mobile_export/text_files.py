@@ -13,11 +13,13 @@ from safetensors.numpy import load_file, save_file
 
 from correction import CheckFailed
 from mobile_export.bundle import Bundle
+from mobile_export.models.diffusion_model import GUIDANCE
 from mobile_export.models.text import TextSide
 from mobile_export.subjects import Subjects
 
 TOKENIZER = "tokenizer"  # folder of its files
 PROMPTS = "prompts.safetensors"
+CONSTANTS = "constants.safetensors"
 NULL = "null."  # before the names of the inputs of guidance's other branch
 
 
@@ -45,6 +47,16 @@ def write_text(folder: Path, text: TextSide | None, subjects: Subjects | None, n
     for file in text.files:
         shutil.copyfile(file, folder / TOKENIZER / file.name)
     return found | {"tokenizer": [f"{TOKENIZER}/{file.name}" for file in text.files]}
+
+
+def write_constants(folder: Path, subjects: Subjects) -> str:
+    """Write what every call of the UNet is told whatever is drawn, one row each; the file's name.
+
+    That is the guidance, of networks that take it as an input: a phone's sines of large angles are other ones.
+    """
+    save_file({GUIDANCE: np.ascontiguousarray(subjects.arrays[GUIDANCE][:1])}, folder / CONSTANTS)
+    (folder / CONSTANTS).chmod(0o644)
+    return CONSTANTS
 
 
 def as_tensors(subjects: Subjects) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -76,9 +77,9 @@ class Component:
         """How many numbers the network has."""
         return sum(parameter.numel() for parameter in self.network.parameters())
 
-    @property
+    @cached_property
     def result(self) -> Port:
-        """What the network gives for its example inputs, found by running it."""
+        """What the network gives for its example inputs, found by running it once."""
         with torch.inference_mode():
             return Port.of(self.output, call_network(self.network, self.inputs))
 

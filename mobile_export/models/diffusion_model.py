@@ -121,6 +121,11 @@ class DiffusionModel:
         """Let go of the UNet; the next use loads it anew."""
         self.__dict__.pop("unet", None)
 
+    @property
+    def reloads(self) -> bool:
+        """Whether a network that was changed or dropped comes back as it was: not those that were given in memory."""
+        return isinstance(self.weights, FolderWeights)
+
     @cached_property
     def digest(self) -> str:
         """sha256 over the weights and configurations that are used; files are read when it is first asked for."""

@@ -44,14 +44,14 @@ def late_scheduler(scheduler: Any, strength: float, whole_schedule: bool = False
     return late
 
 
-def _consistency(kind: type, strength: float) -> type:
+def _consistency(kind: Any, strength: float) -> type:
     def set_timesteps(self: Any, num_inference_steps: int, device: Any = None) -> None:
         kind.set_timesteps(self, num_inference_steps, device=device, strength=strength)
 
     return type(kind.__name__, (kind,), {"set_timesteps": set_timesteps})  # plans and messages name the scheduler
 
 
-def _late(kind: type, strength: float) -> type:
+def _late(kind: Any, strength: float) -> type:
     def set_timesteps(self: Any, num_inference_steps: int, device: Any = None) -> None:
         kind.set_timesteps(self, num_inference_steps, device=device)
         done = min(int(num_inference_steps * strength), num_inference_steps)

@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 import tiny_pipelines
+from safetensors.numpy import load_file
 
 from correction import UsageError
 from mobile_export.bundle import Bundle
@@ -15,6 +16,7 @@ from mobile_export.export import export
 from mobile_export.export_settings import ExportSettings
 from mobile_export.metrics import psnr
 from mobile_export.models.diffusion_model import load_model
+from mobile_export.models.guidance_embedding import guidance_embedding
 from mobile_export.models.reference import reference_images
 from mobile_export.quantize.recipe import Recipe
 from mobile_export.simulate import bundle_request, draw
@@ -131,6 +133,8 @@ def test_prompts_in_the_bundle_stand_for_a_text_encoder(bundle_of):
     bundle = bundle_of("lcm")
     text = bundle.manifest["text"]
     assert text["subjects"] == list(PROMPTS) and text["tokenizer"] == [] and (bundle.path / text["prompts"]).is_file()
+    (constant,) = load_file(bundle.path / bundle.manifest["constants"]).values()
+    assert np.array_equal(constant, guidance_embedding(4.0, 8))
     found = draw(bundle, bundle_request(bundle, 3, seed=1))
     assert found.names == ("a cat", "a dog", "a cat") and found.uncorrected == ""
     with pytest.raises(UsageError, match="has no text encoder, and 'a fox' is none of its prompts: 'a cat', 'a dog'"):
