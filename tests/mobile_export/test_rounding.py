@@ -72,6 +72,17 @@ def test_groups_of_inputs_are_rounded_as_if_each_were_a_layer(kind):
     assert not torch.equal(found, start.dequantize())
 
 
+def test_a_group_of_inputs_is_rounded_on_the_scales_of_its_blocks():
+    weight = torch.randn(4, 70, generator=torch.Generator().manual_seed(0)) * torch.logspace(0, 1, 70)
+    start = quantize_linear(weight, 4, 35)
+    rows = inputs_that_mostly_say_the_same(70, torch.Generator().manual_seed(1))
+    total = torch.stack([part.T @ part for part in rows.split(35, 1)])
+    found = round_to_inputs(weight, start, total).dequantize()
+    for k, columns in enumerate((slice(35), slice(35, 70))):
+        part = replace(start, codes=start.codes[:, columns], scale=start.scale[:, k])
+        assert torch.equal(found[:, columns], round_to_inputs(weight[:, columns], part, total[k][None]).dequantize())
+
+
 def test_two_inputs_that_are_one_share_their_rounding_error():
     """The columns act as their sum: 0.4 + 0.4 of a step is nearer to 1 than to the 0 of plain rounding."""
     weight = torch.tensor([[0.4, 0.4, 7.0]])
