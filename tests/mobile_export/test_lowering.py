@@ -1,20 +1,27 @@
 """Lowering: one delegate holds everything, shortcuts change no byte, what was patched is put back."""
 
+import dataclasses
 import gc
 import logging
 
 import executorch.backends.xnnpack._passes as passes
+import executorch.exir.backend.backend_api as backend_api
 import numpy as np
 import pytest
 import torch
 import torch.fx.traceback as traceback
+from executorch.exir.lowered_backend_module import LoweredBackendModule
 from torch import nn
+from torch.export import ExportedProgram
 
 from mobile_export.backends.executorch.backend import ExecuTorchBackend
+from mobile_export.backends.executorch.generic_network import GenericNetwork
 from mobile_export.backends.executorch.lowering import lower
 from mobile_export.backends.executorch.runtime import LoadedProgram
 from mobile_export.backends.executorch.unet2d import ChannelsLastUNet
 from mobile_export.metrics import psnr
+from mobile_export.quantize.recipe import Recipe
+from mobile_export.quantize.table import quantize_layers
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +63,7 @@ class Unexportable(nn.Module):
 
 @pytest.mark.parametrize("collecting", [True, False])
 def test_patches_are_taken_back_even_after_an_error(collecting):
-    before = passes._transform, traceback.copy, logging.root.manager.disable
+    before = passes._transform, traceback.copy, backend_api.copy, logging.root.manager.disable
     (gc.enable if collecting else gc.disable)()
     try:
         with pytest.raises(Exception, match="data-dependent"):
@@ -64,7 +71,7 @@ def test_patches_are_taken_back_even_after_an_error(collecting):
         assert gc.isenabled() == collecting
     finally:
         gc.enable()
-    assert (passes._transform, traceback.copy, logging.root.manager.disable) == before
+    assert (passes._transform, traceback.copy, backend_api.copy, logging.root.manager.disable) == before
 
 
 def test_the_float_artifact_is_the_network(model, float_artifact):
@@ -92,3 +99,51 @@ def test_the_quantized_artifact_takes_the_bits_asked(w4a8, w8a8, float_artifact)
         )
         least = ideal + scales_and_biases + kept
         assert least <= parts["weights, scales and biases"] <= 1.35 * least, outside
+
+
+class Products(nn.Module):
+    """A product with codes, one with float weights, and a table that stays outside of the delegate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.table = nn.Embedding(5, 40)
+            self.coded, self.plain = nn.Linear(40, 30), nn.Linear(30, 20)
+
+    def forward(self, index):
+        return self.plain(self.coded(self.table(index)))
+
+
+@pytest.fixture(scope="module")
+def products():
+    network = Products().requires_grad_(False)
+    table = quantize_layers(network, {}, Recipe.from_dict({"precision": "w8a16", "layers": {"plain": "float"}}))
+    return GenericNetwork(network, table.layers)
+
+
+INDEX = (torch.tensor([[1, 4, 2]]),)
+
+
+def test_a_program_goes_into_a_file_instead(products, tmp_path):
+    kept, written = lower(products, INDEX), lower(products, INDEX, into=tmp_path / "program.pte")
+    assert (tmp_path / "program.pte").read_bytes() == kept.data
+    assert written == dataclasses.replace(kept, data=b"")
+    assert (kept.delegates, kept.undelegated) == (1, {"aten.embedding.default": 1})
+
+
+def test_no_weight_is_copied_for_the_delegate(products, monkeypatch):
+    copied = []
+    deepcopy = torch.Tensor.__deepcopy__
+    monkeypatch.setattr(torch.Tensor, "__deepcopy__", lambda t, memo: copied.append(t.numel()) or deepcopy(t, memo))
+    lower(products, INDEX)
+    assert {40 * 30, 30 * 20, 5 * 40}.isdisjoint(copied)
+
+
+def test_nothing_of_what_was_lowered_stays_in_memory(products):
+    for _ in range(2):
+        lower(products, INDEX)
+        assert [o for o in gc.get_objects() if type(o) in (LoweredBackendModule, ExportedProgram)] == []
+    with pytest.raises(Exception, match="data-dependent"):
+        lower(Unexportable(), (torch.ones(2),))
+    assert [o for o in gc.get_objects() if type(o) in (LoweredBackendModule, ExportedProgram)] == []

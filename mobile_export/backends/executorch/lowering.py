@@ -10,10 +10,13 @@ import types
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.export import ExportedProgram
 
 from mobile_export.backends.executorch.weight_only import partitioner
 
@@ -47,19 +50,42 @@ class Lowered:
     undelegated: dict[str, int]
 
 
-def lower(network: nn.Module, inputs: tuple[Tensor, ...], shortcuts: bool = True) -> Lowered:
+def lower(network: nn.Module, inputs: tuple[Tensor, ...], shortcuts: bool = True, into: Path | None = None) -> Lowered:
     """`network` for these input shapes, as an ExecuTorch program with everything in XNNPACK that can be.
 
-    shortcuts: skip delegate passes that have nothing to do in this graph and share provenance
-    records instead of copying them; the bytes are the same either way (a test compares them).
+    shortcuts: skip delegate passes that have nothing to do in this graph and share provenance records and tensors
+    instead of copying them; the bytes are the same either way (a test compares them). into: a file to write instead of
+    keeping its bytes, which are then empty in the result: one copy of all weights less in memory.
     """
+    try:
+        return _lowered(network, inputs, shortcuts, into)
+    finally:
+        _forget()
+
+
+def _forget() -> None:
+    """Let go of what was lowered, weights and all. Two caches have its graphs in their keys; graphs are cycles."""
+    from executorch.exir.backend.utils import is_same_node
+
+    FakeTensorMode.cache_clear()
+    is_same_node.cache_clear()
+    gc.collect()
+
+
+def _lowered(network: nn.Module, inputs: tuple[Tensor, ...], shortcuts: bool, into: Path | None) -> Lowered:
     from executorch.exir import to_edge_transform_and_lower
 
     with torch.no_grad(), _quiet(), _fast() if shortcuts else contextlib.nullcontext():
         exported = torch.export.export(network.eval(), inputs, strict=False)
         edge = to_edge_transform_and_lower(exported, [_without_expansions], [partitioner()])
         counts = Counter(_operator_names(edge.exported_program().graph_module))
-        data = bytes(edge.to_executorch().buffer)
+        program = edge.to_executorch()
+        data = b""
+        if into is None:
+            data = bytes(program.buffer)
+        else:
+            with into.open("wb") as file:
+                program.write_to_file(file)
     delegates = counts.pop("executorch_call_delegate", 0)
     return Lowered(data, delegates, dict(sorted(counts.items())))
 
@@ -95,9 +121,11 @@ def _quiet() -> Iterator[None]:
 def _fast() -> Iterator[None]:
     """See `lower`; patches module attributes of the pinned executorch and torch, and restores them."""
     import executorch.backends.xnnpack._passes as passes
+    import executorch.exir.backend.backend_api as backend_api
     import torch.fx.traceback as traceback
 
-    transform, traceback_copy, collecting = passes._transform, traceback.copy, gc.isenabled()
+    transform, traceback_copy, backend_copy = passes._transform, traceback.copy, backend_api.copy
+    collecting = gc.isenabled()
 
     def transform_if_needed(program: Any, *pass_list: Any, **options: Any) -> Any:
         needs = [_PASS_NEEDS.get(type(p).__name__) for p in pass_list]
@@ -112,10 +140,21 @@ def _fast() -> Iterator[None]:
     passes._transform = transform_if_needed
     shallow: Any = types.SimpleNamespace(copy=copy.copy, deepcopy=list)  # lists of immutable records
     traceback.copy = shallow
+    sharing: Any = types.SimpleNamespace(deepcopy=_copy_without_tensors)
+    backend_api.copy = sharing
     gc.disable()
     try:
         yield
     finally:
-        passes._transform, traceback.copy = transform, traceback_copy
+        passes._transform, traceback.copy, backend_api.copy = transform, traceback_copy, backend_copy
         if collecting:
             gc.enable()
+
+
+def _copy_without_tensors(value: Any) -> Any:
+    """A deep copy; of an exported program, one with the same weights, which the delegate only reads."""
+    kept: list[Tensor] = []
+    if isinstance(value, ExportedProgram):
+        kept += value.state_dict.values()
+        kept += (constant for constant in value.constants.values() if isinstance(constant, Tensor))
+    return copy.deepcopy(value, {id(tensor): tensor for tensor in kept})
