@@ -120,12 +120,12 @@ class Convolution(nn.Module):
         rows = max(1, MOST_VALUES // (n * width * k * k * x.shape[3]))  # of the output, at a time
         if rows >= height:
             return self.matrix.product(self._views(x, height, width))
-        pieces = []
-        for top in range(0, height, rows):
-            count = min(rows, height - top)
-            band = self.matrix.input(x[:, stride * top : stride * (top + count) + k - 1])
-            pieces.append(self.matrix.piece(self._views(band, count, width)))
-        return self.matrix.joined(pieces)
+        tops = range(0, height, rows)
+        # All slices of a rounded tensor stand together: the partitioner would end a delegate between two of them.
+        bands = [self.matrix.input(x[:, stride * top : stride * min(top + rows, height) + k - 1]) for top in tops]
+        heights = [min(rows, height - top) for top in tops]
+        pairs = zip(bands, heights, strict=True)
+        return self.matrix.joined([self.matrix.piece(self._views(band, count, width)) for band, count in pairs])
 
     def _views(self, x: Tensor, height: int, width: int) -> Tensor:
         """The k*k inputs of each output, (N, stride * height + k - 1, ..., I) -> (N, height, width, k*k*I)."""

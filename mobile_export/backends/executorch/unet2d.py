@@ -68,7 +68,7 @@ class ChannelsLastUNet(nn.Module):
         time = self.time(timestep, labels, rest.pop(0) if rest else None)
         x = sample.permute(0, 2, 3, 1)
         if self.centre:
-            x = 2 * x - 1.0
+            x = 2.0 * x - 1.0
         x = self.conv_in(x)
         skips = [x]
         for block in self.down:

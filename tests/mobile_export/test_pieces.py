@@ -1,0 +1,120 @@
+"""Large convolutions and attentions are computed in pieces, and it shows in nothing but memory."""
+
+import pytest
+import torch
+from channels_last_cases import quantized
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+
+from mobile_export.backends.executorch import layers
+from mobile_export.backends.executorch.attention import attend
+from mobile_export.backends.executorch.layers import Convolution, convolution
+from mobile_export.backends.executorch.lowering import lower
+from mobile_export.backends.executorch.runtime import LoadedProgram
+
+
+def image(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+@given(
+    kernel=st.sampled_from([1, 2, 3, 5]),
+    stride=st.sampled_from([1, 2]),
+    padding=st.integers(0, 2),
+    size=st.tuples(st.integers(5, 9), st.integers(5, 9)),
+    most=st.sampled_from([1, 100, 250, 2**25]),
+    batch=st.integers(1, 2),
+)
+@settings(max_examples=60, deadline=None)
+@torch.no_grad()
+def test_a_convolution(kernel, stride, padding, size, most, batch):
+    layer = nn.Conv2d(3, 4, kernel, stride, padding)
+    x = image(batch, 3, *size)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layers, "MOST_VALUES", most)
+        ours = Convolution("layer", layer, None)(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    torch.testing.assert_close(ours, layer(x), atol=1e-5, rtol=1e-5)
+
+
+@given(
+    heads=st.sampled_from([1, 2, 4]),
+    counts=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    most=st.sampled_from([1, 20, 50, 2**25]),
+    batch=st.integers(1, 2),
+)
+@settings(max_examples=60, deadline=None)
+@torch.no_grad()
+def test_an_attention(heads, counts, most, batch):
+    queries, others = counts
+    query, key, value = image(batch, queries, 8), image(batch, others, 8).flip(-1), image(batch, others, 8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layers, "MOST_VALUES", most)
+        ours = attend(query, key, value, heads)
+    split = [x.reshape(batch, -1, heads, 8 // heads).transpose(1, 2) for x in (query, key, value)]
+    theirs = functional.scaled_dot_product_attention(*split, scale=1.0).transpose(1, 2).reshape(batch, queries, 8)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+class Network(nn.Module):
+    """Two convolutions and an attention between them."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(8, 8, 3, padding=1)
+        self.second = nn.Conv2d(8, 8, 3, stride, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, c, h, w = x.shape
+        y = self.first(x).permute(0, 2, 3, 1).reshape(n, h * w, c)
+        return self.second(attend(y, y * 0.5, y * 2.0, 2).reshape(n, h, w, c).permute(0, 3, 1, 2))
+
+
+class ChannelsLast(nn.Module):
+    def __init__(self, network: Network, quantized_layers: layers.Layers) -> None:
+        super().__init__()
+        self.first = convolution("first", network.first, quantized_layers)
+        self.second = convolution("second", network.second, quantized_layers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, c, h, w = x.shape
+        y = self.first(x.permute(0, 2, 3, 1)).reshape(n, h * w, c)
+        return self.second(attend(y, y * 0.5, y * 2.0, 2).reshape(n, h, w, c)).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize(("recipe", "stride"), [("float", 2), ("w8a8", 1), ("w8a16", 2)])
+@torch.no_grad()
+def test_one_delegate_holds_all_pieces(recipe, stride, monkeypatch):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = Network(stride).eval()
+    x = image(1, 8, 4, 4)
+    table = {} if recipe == "float" else quantized(network, {"x": x}, recipe).layers
+    form = ChannelsLast(network, table).eval()
+    whole = form(x)
+    monkeypatch.setattr(layers, "MOST_VALUES", 2 * 9 * 8)  # a row of 2 pixels: 9 taps of 8 channels for each
+    assert _pieces(form, x) == [[1, 1, 1, 1], [1] * (4 // stride)]
+    eager = form(x)
+    program = lower(form, (x,))
+    (ours,) = LoadedProgram(program.data, recipe)(x)
+    assert (program.delegates, program.undelegated) == (1, {})
+    # At 8 bits the values lie on a grid, and float noise in the attention may move one to the next.
+    step = 0.0 if not table or table["second"].output is None else table["second"].output.scale
+    assert float((eager - whole).abs().max()) <= 1e-5 + step
+    assert float((ours - eager).abs().max()) <= 1e-5 + step
+
+
+def _pieces(form: ChannelsLast, x: torch.Tensor) -> list[list[int]]:
+    """Rows of each piece that a run joins, by convolution."""
+    found: list[list[int]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        joined = layers.MatrixProduct.joined
+
+        def spy(self: layers.MatrixProduct, pieces: list[torch.Tensor]) -> torch.Tensor:
+            found.append([piece.shape[1] for piece in pieces])
+            return joined(self, pieces)
+
+        patch.setattr(layers.MatrixProduct, "joined", spy)
+        form(x)
+    return found
