@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -77,32 +77,32 @@ class ExecuTorchBackend:
     def export(self, component: Component, table: QuantizationTable, path: Path, progress: Progress) -> ExportedPair:
         self.require_supported(table.recipe)
         progress.stage(f"lower {component.name} to ExecuTorch ({table.precision.name}), with a twin for parity")
-        network = network_for(component.network, table.layers).eval()
+        names = tuple(component.inputs)
+        network = network_for(component.network, table.layers, names).eval()
         points, size = tap_points(network, component.inputs)
         reduced = reduced_component(component) if size > TAPPED_BYTES else None
-        tapped, inputs = TappedNetwork(network), tuple(component.inputs.values())
+        inputs = tuple(component.inputs.values())
         if reduced is not None:
             # One after the other: a network of this size is lowered twice in memory otherwise.
-            shipped = lower(network, inputs)
-            path.write_bytes(shipped.data)
-            shipped = replace(shipped, data=b"")  # it is in the file
+            shipped = lower(network, inputs, into=path)
             progress.advance(1, 2)
-            smaller = network_for(reduced.network, table.layers).eval()
-            pair = ExportedPair(shipped, lower(TappedNetwork(smaller), tuple(reduced.inputs.values())), points, reduced)
+            del network  # its matrices are not the table's, but in another order
+            smaller = TappedNetwork(network_for(reduced.network, table.layers, names).eval())
+            pair = ExportedPair(shipped, lower(smaller, tuple(reduced.inputs.values())), points, reduced)
         elif not points:
             shipped = lower(network, inputs)
             pair = ExportedPair(shipped, shipped, points)
         elif self.options.workers > 1:
             with ProcessPoolExecutor(1, get_context("spawn"), initializer=quiet_third_parties) as pool:
                 # A copy: it is sent by another thread while this one traces the network, which marks its modules.
-                twin = pool.submit(lower, copy.deepcopy(tapped), inputs)
+                twin = pool.submit(lower, copy.deepcopy(TappedNetwork(network)), inputs)
                 shipped = lower(network, inputs)
                 progress.advance(1, 2)
                 pair = ExportedPair(shipped, twin.result(), points)
         else:
             shipped = lower(network, inputs)
             progress.advance(1, 2)
-            pair = ExportedPair(shipped, lower(tapped, inputs), points)
+            pair = ExportedPair(shipped, lower(TappedNetwork(network), inputs), points)
         progress.advance(2, 2)
         if reduced is None:
             path.write_bytes(pair.shipped.data)

@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from correction.errors import UsageError
 from mobile_export.backends.executorch import normalization
-from mobile_export.backends.executorch.layers import Convolution, Layers, MatrixProduct
+from mobile_export.backends.executorch.layers import Convolution, Layers, MatrixProduct, upsample_nearest
+from mobile_export.models.component import call_network
 from mobile_export.quantize.shared_copy import shared_copy
 
 
 class GenericNetwork(nn.Module):
-    """forward(inputs in the order of the network's own parameters) -> the network's tensor, or the first of its tuple.
+    """forward(inputs in the order of `names`) -> the network's tensor, or the first of its tuple.
 
-    network: called with (N, C, H, W) images, left as it is but for its Conv2d, Linear, GroupNorm and LayerNorm
-    modules; layers: its quantized layers by full name. Float convolutions stay what they are. Raises UsageError for a
-    quantized layer that the network calls by anything but its name, or that no matrix product stands for: groups,
-    dilation, kernels that are not square, strides above 2, padding with anything but zeros.
+    network: called with (N, C, H, W) images, left as it is but for its quantized layers, its GroupNorm and LayerNorm
+    modules, and its Upsample modules that double an image by repetition; layers: its quantized layers by full name;
+    names: of its inputs, those of its own forward if none are given. Raises UsageError for a quantized layer that is
+    not a plain Conv2d or Linear, or that no matrix product stands for: groups, dilation, kernels that are not square,
+    strides above 2, padding with anything but zeros.
     """
 
-    def __init__(self, network: nn.Module, layers: Layers) -> None:
+    def __init__(self, network: nn.Module, layers: Layers, names: Sequence[str] = ()) -> None:
         super().__init__()
-        replacements: dict[nn.Module, nn.Module] = {}
-        for name, module in network.named_modules():
-            form = _form(name, module, layers)
-            if form is not None:
-                replacements[module] = form
-        self.network = shared_copy(network, replacements)
-        self.settings = {"return_dict": False} if _has_return_dict(network) else {}
+        forms = {module: _form(name, module, layers) for name, module in network.named_modules()}
+        self.network = shared_copy(network, {module: form for module, form in forms.items() if form is not None})
+        self.names = tuple(names) or tuple(inspect.signature(network.forward).parameters)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        result = self.network(*inputs, **self.settings)
-        return result[0] if isinstance(result, tuple) else result
+        return call_network(self.network, dict(zip(self.names, inputs, strict=False)))
 
 
 class ImageConvolution(nn.Module):
@@ -59,10 +58,23 @@ class ChannelsFirstGroupNorm(nn.Module):
         return self.norm(image.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).reshape(x.shape)
 
 
+class ImageUpsample(nn.Module):
+    """(N, C, H, W) -> (N, C, 2H, 2W), every pixel four times."""
+
+    one: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("one", torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return upsample_nearest(x.permute(0, 2, 3, 1), self.one).permute(0, 3, 1, 2)
+
+
 def _form(name: str, module: nn.Module, layers: Layers) -> nn.Module | None:
     """What stands for `module`, or None where it stays as it is. Subclasses may compute something else: they stay."""
     quantization = layers.get(name)
-    if type(module) is nn.Linear:
+    if type(module) is nn.Linear and quantization is not None:
         return MatrixProduct(name, module, quantization)
     if type(module) is nn.Conv2d and quantization is not None:
         why = _no_product(module)
@@ -75,6 +87,8 @@ def _form(name: str, module: nn.Module, layers: Layers) -> nn.Module | None:
         return ChannelsFirstGroupNorm(module)
     if type(module) is nn.LayerNorm and len(module.normalized_shape) == 1:
         return normalization.LayerNorm(module)
+    if type(module) is nn.Upsample and (module.mode, module.size, module.scale_factor) == ("nearest", None, 2):
+        return ImageUpsample()
     return None
 
 
@@ -89,7 +103,3 @@ def _no_product(layer: nn.Conv2d) -> str | None:
         "padding_mode": (layer.padding_mode, layer.padding_mode == "zeros"),
     }
     return next((f"{key} = {value!r}" for key, (value, fits) in settings.items() if not fits), None)
-
-
-def _has_return_dict(network: nn.Module) -> bool:
-    return "return_dict" in inspect.signature(network.forward).parameters

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from diffusers import UNet2DConditionModel, UNet2DModel
 from diffusers.models.autoencoders import vae
 from torch import nn
@@ -14,9 +16,10 @@ from mobile_export.models.vae_decoder import VaeDecoder
 from mobile_export.models.vae_encoder import VaeEncoder
 
 
-def network_for(network: nn.Module, layers: Layers) -> nn.Module:
+def network_for(network: nn.Module, layers: Layers, names: Sequence[str] = ()) -> nn.Module:
     """`network` with its quantized layers, by full name, called with its inputs in their order; returns one tensor.
 
+    names: of its inputs, in their order; only a network of another library is asked for them (GenericNetwork).
     Every layer keeps its full name for taps. Raises UsageError for what has no such form, naming it.
     """
     if isinstance(network, (UNet2DModel, UNet2DConditionModel)):
@@ -25,4 +28,4 @@ def network_for(network: nn.Module, layers: Layers) -> nn.Module:
         return ChannelsLastDecoder(network, layers)
     if isinstance(network, VaeEncoder) and isinstance(network.encoder, vae.Encoder):
         return ChannelsLastEncoder(network, layers)
-    return GenericNetwork(network, layers)
+    return GenericNetwork(network, layers, names)
