@@ -105,14 +105,14 @@ SOLVERS = [
 ]
 
 
-@pytest.mark.parametrize("solver", SOLVERS, ids=repr)
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: getattr(solver, "__name__", repr(solver)))
 def test_equal_sides_give_the_identity_exactly(solver):
     x, _ = pair()
     found = solver(sums_of(x, x, masked=True))
     assert np.array_equal(found.gain, [1, 1]) and np.array_equal(found.bias, [0, 0])
 
 
-@pytest.mark.parametrize("solver", SOLVERS, ids=repr)
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: getattr(solver, "__name__", repr(solver)))
 def test_a_dead_channel_is_left_alone(solver):
     """All zero on both sides: 0/0 everywhere, nothing known, nothing changed."""
     found = solver(sums_of(np.zeros(SHAPE), np.zeros(SHAPE), masked=True))
