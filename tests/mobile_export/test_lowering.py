@@ -6,9 +6,11 @@ import logging
 
 import executorch.backends.xnnpack._passes as passes
 import executorch.exir.backend.backend_api as backend_api
+import executorch.exir.backend.canonical_partitioners.group_partitioner as group_partitioner
 import numpy as np
 import pytest
 import torch
+import torch.fx.passes.infra.partitioner as partitioner
 import torch.fx.traceback as traceback
 from executorch.exir.lowered_backend_module import LoweredBackendModule
 from torch import nn
@@ -61,9 +63,14 @@ class Unexportable(nn.Module):
         return x + 1 if float(x.sum()) > 0 else x  # torch.export cannot follow a branch on data
 
 
+def patched():
+    viewers = partitioner._DependencyViewer, group_partitioner._DependencyViewer
+    return passes._transform, traceback.copy, backend_api.copy, *viewers, logging.root.manager.disable
+
+
 @pytest.mark.parametrize("collecting", [True, False])
 def test_patches_are_taken_back_even_after_an_error(collecting):
-    before = passes._transform, traceback.copy, backend_api.copy, logging.root.manager.disable
+    before = patched()
     (gc.enable if collecting else gc.disable)()
     try:
         with pytest.raises(Exception, match="data-dependent"):
@@ -71,7 +78,7 @@ def test_patches_are_taken_back_even_after_an_error(collecting):
         assert gc.isenabled() == collecting
     finally:
         gc.enable()
-    assert (passes._transform, traceback.copy, backend_api.copy, logging.root.manager.disable) == before
+    assert patched() == before
 
 
 def test_the_float_artifact_is_the_network(model, float_artifact):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import ExportedProgram
 
+from mobile_export.backends.executorch.dependencies import Dependencies
 from mobile_export.backends.executorch.weight_only import partitioner
 
 # Passes of the XNNPACK delegate that do nothing unless one of these operators is in the graph.
@@ -53,9 +54,10 @@ class Lowered:
 def lower(network: nn.Module, inputs: tuple[Tensor, ...], shortcuts: bool = True, into: Path | None = None) -> Lowered:
     """`network` for these input shapes, as an ExecuTorch program with everything in XNNPACK that can be.
 
-    shortcuts: skip delegate passes that have nothing to do in this graph and share provenance records and tensors
-    instead of copying them; the bytes are the same either way (a test compares them). into: a file to write instead of
-    keeping its bytes, which are then empty in the result: one copy of all weights less in memory.
+    shortcuts: skip delegate passes that have nothing to do in this graph, share provenance records and tensors instead
+    of copying them, keep dependencies as bits; the bytes are the same either way (a test compares them).
+    into: a file to write instead of keeping its bytes, which are then empty in the result: one copy of all weights less
+    in memory.
     """
     try:
         return _lowered(network, inputs, shortcuts, into)
@@ -122,10 +124,11 @@ def _fast() -> Iterator[None]:
     """See `lower`; patches module attributes of the pinned executorch and torch, and restores them."""
     import executorch.backends.xnnpack._passes as passes
     import executorch.exir.backend.backend_api as backend_api
+    import executorch.exir.backend.canonical_partitioners.group_partitioner as group_partitioner
+    import torch.fx.passes.infra.partitioner as partitioner
     import torch.fx.traceback as traceback
 
-    transform, traceback_copy, backend_copy = passes._transform, traceback.copy, backend_api.copy
-    collecting = gc.isenabled()
+    transform, collecting = passes._transform, gc.isenabled()
 
     def transform_if_needed(program: Any, *pass_list: Any, **options: Any) -> Any:
         needs = [_PASS_NEEDS.get(type(p).__name__) for p in pass_list]
@@ -135,18 +138,25 @@ def _fast() -> Iterator[None]:
             )
             if not any(word in targets for n in needs for word in n or ()):
                 return program
+        gc.collect()
         return transform(program, *pass_list, **options)
 
-    passes._transform = transform_if_needed
-    shallow: Any = types.SimpleNamespace(copy=copy.copy, deepcopy=list)  # lists of immutable records
-    traceback.copy = shallow
-    sharing: Any = types.SimpleNamespace(deepcopy=_copy_without_tensors)
-    backend_api.copy = sharing
+    patches: list[tuple[Any, str, Any]] = [
+        (passes, "_transform", transform_if_needed),
+        (traceback, "copy", types.SimpleNamespace(copy=copy.copy, deepcopy=list)),  # lists of immutable records
+        (backend_api, "copy", types.SimpleNamespace(deepcopy=_copy_without_tensors)),
+        (group_partitioner, "_DependencyViewer", Dependencies),
+        (partitioner, "_DependencyViewer", Dependencies),
+    ]
+    before = [(module, name, getattr(module, name)) for module, name, _ in patches]
+    for module, name, value in patches:
+        setattr(module, name, value)
     gc.disable()
     try:
         yield
     finally:
-        passes._transform, traceback.copy, backend_api.copy = transform, traceback_copy, backend_copy
+        for module, name, value in before:
+            setattr(module, name, value)
         if collecting:
             gc.enable()
 
