@@ -24,6 +24,7 @@ PARITY_KEYS = (
     "output_max_abs",
     "declared_error",
     "declared_flip_rate",
+    "free_running_error",
     "limits",
 )
 ARTIFACT_KEYS = (

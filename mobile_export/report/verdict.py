@@ -20,6 +20,7 @@ ERRORS = {
     "output_max_abs": "largest difference of an output",
     "declared_error": "output error in the declared arithmetic",
     "declared_flip_rate": "flip rate in the declared arithmetic",
+    "free_running_error": "difference of the outputs, each on its own",
 }
 
 GAIN, LOSS, UNCLEAR, UNUSED = "gain", "loss", "unclear", "unused"

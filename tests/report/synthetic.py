@@ -82,6 +82,7 @@ def make_evaluation(
             "output_max_abs": 2.1e-6,
             "declared_error": None,
             "declared_flip_rate": None,
+            "free_running_error": None,
             "limits": {"worst_code_step": 1, "flip_rate": 1e-3, "lockstep_output_error": 1e-5},
         },
         quantization_error={"image_psnr_db": Interval(before, before - 0.5, before + 0.6)},

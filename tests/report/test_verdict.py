@@ -93,6 +93,7 @@ FAILURES = {
     "output_max_abs": "the largest difference of an output is 3.0 × 10⁻⁵ (at most 2.0 × 10⁻⁵ allowed)",
     "declared_error": "the output error in the declared arithmetic is 3.0 × 10⁻⁵ (at most 2.0 × 10⁻⁵ allowed)",
     "declared_flip_rate": "0.003 % of the codes differ in the declared arithmetic (at most 0.002 % may)",
+    "free_running_error": "the difference of the outputs, each on its own is 3.0 × 10⁻⁵ (at most 2.0 × 10⁻⁵ allowed)",
 }
 
 
@@ -114,6 +115,16 @@ def test_an_artifact_in_float16_says_what_that_costs() -> None:
     assert "error 1.7 × 10⁻³, at most 4.0 × 10⁻³, 0.900 % of the codes flipped." in text
     assert "no value off by more than 2.1 × 10⁻⁶, at most 3.0 × 10⁻⁵" in text
     assert "In the arithmetic" not in text_of(make_evaluation())
+
+
+def test_a_large_network_says_at_what_size_it_was_compared() -> None:
+    evaluation = make_evaluation()
+    limits = {**evaluation.conversion_parity["limits"], "free_running_error": 0.2}
+    parity = {**evaluation.conversion_parity, "free_running_error": 0.031, "limits": limits}
+    text = text_of(replace(evaluation, conversion_parity=parity))
+    assert "compared step by step at a smaller size" in text.lower()
+    assert "the outputs differ by 3.1 × 10⁻² (relative L2, at most 2.0 × 10⁻¹)" in text
+    assert "at its own size" not in text_of(evaluation)
 
 
 def test_float_activations_have_no_codes_to_compare() -> None:
