@@ -6,14 +6,11 @@ Philox 4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC
     key     = [seed, stream number]                      two 64-bit words
     counter = [block, step, sample, 0]                   four 64-bit words, the first counts blocks of four outputs
 
-with step 0 for the initial noise and i + 1 for the fresh noise of step i. Different (stream, seed, sample, step) give
-different keys or disjoint counter ranges, so calibration noise is never evaluation noise. Pairs of 64-bit outputs
-(u, v) become pairs of normals by Box and Muller in float64, rounded to float32:
-
-    r = sqrt(-2 ln(((u >> 11) + 1) / 2^53)),   f = 2 pi (v >> 11) / 2^53,   normals r cos f, r sin f
-
-in the order of the elements of one sample (C, H, W), row-major. The stream is defined by these lines, not by numpy's
-distributions, which may change between versions.
+with block 1, 2, ..., step 0 for the initial noise and i + 1 for the fresh noise of step i. Different (stream, seed,
+sample, step) give different keys or disjoint counter ranges, so calibration noise is never evaluation noise. Pairs of
+outputs become pairs of normals by `correction.normals`, in the order of the elements of one sample (C, H, W).
+docs/noise.md states the stream for other languages; numpy's distributions, which may change between versions, have no
+part in it.
 """
 
 from __future__ import annotations
@@ -25,6 +22,7 @@ from types import MappingProxyType
 import numpy as np
 
 from correction.errors import UsageError
+from correction.normals import normals
 from correction.plan import FloatArray
 
 STREAMS = MappingProxyType({"calibration": 1, "evaluation": 2, "simulation": 3})
@@ -68,11 +66,8 @@ def _noise(seed: int, stream: str, samples: Iterable[int], word: int, shape: tup
 def _normals(key: np.ndarray, sample: int, word: int, shape: tuple[int, ...]) -> FloatArray:
     count = int(np.prod(shape, dtype=np.int64))
     counter = np.array([0, word, sample, 0], np.uint64)
-    raw = np.random.Philox(key=key, counter=counter).random_raw(count + count % 2).reshape(-1, 2) >> np.uint64(11)
-    radius = np.sqrt(-2.0 * np.log((raw[:, 0] + np.uint64(1)).astype(np.float64) / 2.0**53))
-    angle = 2.0 * np.pi * (raw[:, 1].astype(np.float64) / 2.0**53)
-    pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
-    return pairs.reshape(-1)[:count].reshape(shape).astype(np.float32)
+    words = np.random.Philox(key=key, counter=counter).random_raw(count + count % 2)
+    return normals(words)[:count].reshape(shape)
 
 
 def _index(name: str, value: int) -> int:
