@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import struct
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from correction.errors import FormatError
+from correction.strict_json import decode_utf8, parse_json
 
 MAX_HEADER = 2**20  # bytes
 MAX_DEPTH = 4  # header > tensor > shape is 3
@@ -44,7 +43,7 @@ def parse_header(
         raise FormatError("header-too-large", f"the header has at most {MAX_HEADER} bytes, the file says {length}.")
     if 8 + length > len(data):
         raise FormatError("truncated", f"the header needs {length} bytes, {len(data) - 8} are there.")
-    header = _parse_json(data[8 : 8 + length])
+    header = _parse_object(data[8 : 8 + length])
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise FormatError("bad-header", "__metadata__ must be an object of strings.")
@@ -53,57 +52,15 @@ def parse_header(
     return metadata, entries, data[8 + length :]
 
 
-def _parse_json(raw: bytes) -> dict[str, Any]:
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise FormatError("not-utf8", f"the header is not UTF-8 at byte {error.start}.") from error
+def _parse_object(raw: bytes) -> dict[str, Any]:
+    text = decode_utf8(raw)
     if not text.startswith("{"):
         raise FormatError("not-json", "the header must begin with '{'.")
-    if _depth(text) > MAX_DEPTH:
-        raise FormatError("not-json", f"the header nests deeper than {MAX_DEPTH}.")
-    repeated: list[str] = []
-
-    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(pairs)
-        if len(result) != len(pairs):
-            repeated.append(Counter(key for key, _ in pairs).most_common(1)[0][0])
-        return result
-
-    try:
-        value = json.loads(text, object_pairs_hook=collect, parse_int=_integer, parse_constant=_refuse)
-        json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate cannot be encoded
-    except (ValueError, RecursionError) as error:
-        raise FormatError("not-json", f"the header is not JSON: {error}.") from error
-    if repeated:
-        raise FormatError("duplicate-key", f"the header names {repeated[0]!r} twice.")
-    return dict(value)
-
-
-def _depth(text: str) -> int:
-    """Deepest nesting of brackets outside strings, without parsing."""
-    depth = deepest = 0
-    inside = escaped = False
-    for letter in text:
-        if inside:
-            inside = escaped or letter != '"'
-            escaped = not escaped and letter == "\\"
-        elif letter == '"':
-            inside = True
-        elif letter in "{[":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif letter in "}]":
-            depth -= 1
-    return deepest
+    return dict(parse_json(text, MAX_DEPTH, _integer))
 
 
 def _integer(text: str) -> int:
     return int(text) if len(text) <= MAX_DIGITS and text[0] != "-" else -1  # negative: refused where it is used
-
-
-def _refuse(text: str) -> Any:
-    raise ValueError(f"{text} is not a JSON number")
 
 
 def _entry(name: str, value: Any) -> Entry:
