@@ -18,13 +18,13 @@ from mobile_export.backends.backend import Backend
 from mobile_export.batch import Batch, make_batch
 from mobile_export.bundle import path_digest
 from mobile_export.export_settings import ExportSettings
+from mobile_export.golden import Golden
 from mobile_export.lowered import keep, kept, shipped
 from mobile_export.models.component import COMPONENTS, Signature
 from mobile_export.models.diffusion_model import DiffusionModel, TorchDenoiser
 from mobile_export.progress import Progress
 from mobile_export.prompts import CALIBRATION_PROMPTS
 from mobile_export.subjects import Subjects, model_subjects
-from mobile_export.verify import golden_record
 
 STREAM = "calibration"
 CORRECTION = "correction.safetensors"
@@ -121,8 +121,8 @@ def _corrected(
         },
     )
     job.progress.stage(f"record golden vectors of the {backend.title} artifact")
-    record = golden_record(job.plan, denoiser, result.correction, job.model.sample_shape, job.subjects)
-    save_file(record, golden)
+    record = Golden.record(job.plan, denoiser, result.correction, job.model.sample_shape, job.subjects)
+    save_file(record.arrays(), golden)
     golden.chmod(0o644)  # safetensors makes files that only their owner can read
     return [bool(step.any()) for step in result.kept]
 

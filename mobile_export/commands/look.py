@@ -16,7 +16,7 @@ from mobile_export.terminal import TerminalProgress, table_of
 
 @app.command()
 def verify(bundle: BundlePath, target: Targets = None, as_json: Json = False) -> None:
-    """Check every digest and binding of a bundle, and replay its golden images on its artifacts."""
+    """Check every digest and binding of a bundle, and replay its golden records on its artifacts."""
     from mobile_export.bundle import Bundle
     from mobile_export.inspection import placement
     from mobile_export.verify import verify_bundle
@@ -25,8 +25,9 @@ def verify(bundle: BundlePath, target: Targets = None, as_json: Json = False) ->
     parts = {
         name: {
             "correction bound to artifact": result.artifact_sha256,
-            "golden image equal to the bit": result.golden_equal,
-            "golden image PSNR (dB)": round(result.golden_psnr_db, 1),
+            "model outputs of the golden record equal to the bit": result.outputs_equal,
+            "lowest PSNR of a model output (dB)": round(min(result.output_psnr_db), 1),
+            "sample from the recorded outputs equal to the bit": result.sample_error == 0,
             **placement(result.delegates, result.undelegated),
             **({} if result.native_error is None else {"relative difference from Core ML itself": result.native_error}),
             "conversion parity, at export": {

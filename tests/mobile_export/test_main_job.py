@@ -80,7 +80,7 @@ def test_the_package_holds_the_same_integers_and_follows_at_every_timestep(bundl
 
 def test_the_bundle_verifies_and_draws_its_golden_images_again(bundle):
     results = verify_bundle(bundle)
-    assert set(results) == {"executorch", "coreml"} and all(each.golden_equal for each in results.values())
+    assert set(results) == {"executorch", "coreml"} and all(each.outputs_equal for each in results.values())
     assert results["executorch"].delegates == 1
 
 
