@@ -68,7 +68,8 @@ def verify_part(bundle: Bundle, target: str) -> Verification:
     if not found.output_psnr_db[worst] >= MIN_OUTPUT_PSNR:
         raise CheckFailed(
             f"the {target} artifact computes something else than when it was exported: "
-            f"{found.output_psnr_db[worst]:.1f} dB at step {worst}, at least {MIN_OUTPUT_PSNR:g} dB expected; export again on this machine"
+            f"{found.output_psnr_db[worst]:.1f} dB at step {worst}, at least {MIN_OUTPUT_PSNR:g} dB expected; "
+            "export again on this machine"
         )
     return Verification(
         files=len(bundle.manifest["files"]),
