@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,10 +20,18 @@ from typing import Any
 from correction import CheckFailed, UsageError
 from correction.file import CorrectionFile, read_correction
 from mobile_export.backends import BACKENDS
-from mobile_export.manifest import FORMAT, FORMAT_VERSION, MANIFEST, artifact_files, read_manifest
+from mobile_export.manifest import FORMAT, FORMAT_VERSION, MANIFEST, BundleError, artifact_files, read_manifest
 from mobile_export.models.component import COMPONENTS, Signature
 
+# A line break would make the lines of a folder's digest ambiguous.
+NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 UNBOUND = "Manifest.json"  # at the root of an artifact folder: Core ML's list of the others, with random names
+
+
+class NoBundle(UsageError):
+    """There is no bundle where one was expected; `name` as in BundleError."""
+
+    name = "no-manifest"
 
 
 @dataclass(frozen=True)
@@ -37,25 +46,32 @@ class Bundle:
 
     @classmethod
     def open(cls, path: Path) -> Bundle:
-        """Read and verify: limits first, then sizes, then digests.
+        """Read and verify: limits first, then paths and sizes, then digests.
 
-        Raises UsageError when `path` is no bundle, CheckFailed naming the file that is missing,
-        changed, or outside of the folder.
+        Raises NoBundle when `path` is none, BundleError naming the file that is missing, changed, or outside of the
+        folder.
         """
         if not path.is_dir():
-            raise UsageError(f"no bundle at {str(path)!r}: it is not a folder")
+            raise NoBundle(f"no bundle at {str(path)!r}: it is not a folder")
         manifest_path = path / MANIFEST
+        if manifest_path.is_symlink():
+            raise BundleError("link", f"{manifest_path} is a link: a bundle holds its files itself")
         if not manifest_path.is_file():
-            raise UsageError(f"{str(path)!r} is not a bundle: it has no {MANIFEST}; make one with mobile-export export")
+            raise NoBundle(f"{str(path)!r} is not a bundle: it has no {MANIFEST}; make one with mobile-export export")
         manifest = read_manifest(manifest_path)
-        for name, entry in manifest["files"].items():
-            try:
-                _check_file(path, name, entry)
-            except OSError as error:  # for example a name that is too long for the file system
-                raise CheckFailed(f"{name[:100]!r} of the bundle cannot be read ({error.strerror})") from error
+        files = dict(sorted(manifest["files"].items()))
+        for name in files:
+            _check_path(name)
+        for check in (_check_size, _check_digest):
+            for name, entry in files.items():
+                try:
+                    check(path, name, entry)
+                except OSError as error:  # for example a name that is too long for the file system
+                    message = f"{name[:100]!r} of the bundle cannot be read ({error.strerror})"
+                    raise BundleError("missing-file", message) from error
         for part in manifest["parts"].values():
             for entry in part["components"].values():
-                _check_artifact(path, entry["artifact"], manifest["files"])
+                _check_artifact(path, entry["artifact"], files)
         return cls(path, manifest)
 
     @property
@@ -103,8 +119,16 @@ class Bundle:
         return artifact_digest(self.manifest["files"], self.component(target, name)["artifact"])
 
     def correction_file(self, target: str) -> CorrectionFile:
-        """The plan and correction of the UNet, checked to be solved for this very artifact."""
-        return read_correction(self.path / self.part(target)["correction"], self.artifact_sha256(target))
+        """The plan and correction of the UNet, checked to be solved for this very artifact.
+
+        Raises FormatError when the file is refused, BundleError when it is for samples of other channels.
+        """
+        file = read_correction(self.path / self.part(target)["correction"], self.artifact_sha256(target))
+        channels = self.manifest["sample"]["channels"]
+        if file.correction.channels != channels:
+            message = f"the correction is for {file.correction.channels} channels, samples have {channels}"
+            raise BundleError("wrong-channels", f"{message}: export the bundle again")
+        return file
 
 
 def artifact_digest(files: Mapping[str, Any], name: str) -> str:
@@ -181,22 +205,30 @@ def publishing(target: Path) -> Iterator[Path]:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _check_file(folder: Path, name: str, entry: Any) -> None:
-    if not name.isprintable():  # a line break in a name would make the lines of a folder's digest ambiguous
-        raise CheckFailed(f"the manifest names {name!r}, which has characters that no file name here may have")
-    pure = PurePosixPath(name)
-    if pure.is_absolute() or ".." in pure.parts or "\\" in name or not pure.parts:
-        raise CheckFailed(f"the manifest names {name!r}, which is outside of the bundle")
-    path = folder / pure
-    if path.is_symlink() or any((folder / p).is_symlink() for p in list(pure.parents)[:-1]):
-        raise CheckFailed(f"{name} is a link: a bundle holds its files itself")
+def _check_path(name: str) -> None:
+    if NOT_IN_NAMES.search(name):
+        message = f"the manifest names {name!r}, which has characters that no file name here may have"
+        raise BundleError("bad-path", message)
+    if "\\" in name or any(segment in ("", ".", "..") for segment in name.split("/")):
+        raise BundleError("bad-path", f"the manifest names {name!r}, which is outside of the bundle or no plain path")
+
+
+def _check_size(folder: Path, name: str, entry: Any) -> None:
+    path = folder / name
+    if path.is_symlink() or any((folder / p).is_symlink() for p in list(PurePosixPath(name).parents)[:-1]):
+        raise BundleError("link", f"{name} is a link: a bundle holds its files itself")
     if not path.is_file():
-        raise CheckFailed(f"{name} is missing from the bundle: copy or export it again")
-    if not isinstance(entry, dict) or path.stat().st_size != entry.get("bytes"):
-        size = path.stat().st_size
-        raise CheckFailed(f"{name} has {size} bytes, the manifest says otherwise: copy or export it again")
-    if file_sha256(path) != entry.get("sha256"):
-        raise CheckFailed(f"{name} was changed since the bundle was made (sha256 differs): copy or export it again")
+        raise BundleError("missing-file", f"{name} is missing from the bundle: copy or export it again")
+    size = path.stat().st_size
+    if not isinstance(entry, dict) or type(entry.get("bytes")) is not int or size != entry["bytes"]:
+        message = f"{name} has {size} bytes, the manifest says otherwise: copy or export it again"
+        raise BundleError("wrong-size", message)
+
+
+def _check_digest(folder: Path, name: str, entry: Mapping[str, Any]) -> None:
+    if file_sha256(folder / name) != entry.get("sha256"):
+        message = f"{name} was changed since the bundle was made (sha256 differs): copy or export it again"
+        raise BundleError("changed-file", message)
 
 
 def _check_artifact(folder: Path, name: str, files: Mapping[str, Any]) -> None:
@@ -205,4 +237,5 @@ def _check_artifact(folder: Path, name: str, files: Mapping[str, Any]) -> None:
     there = {f"{name}/{p.relative_to(path).as_posix()}" for p in path.rglob("*") if not p.is_dir() or p.is_symlink()}
     extra = sorted(there - set(files))
     if extra:
-        raise CheckFailed(f"{extra[0]} is not in the list of files: copy or export the bundle again")
+        message = f"{extra[0]} is not in the list of files: copy or export the bundle again"
+        raise BundleError("extra-file", message)

@@ -1,25 +1,32 @@
 """Manifest: what a bundle's manifest.json must hold before anything else of the bundle is read.
 
-A bundle may come from anywhere: sizes are bounded here, before anything is allocated by them.
+A bundle may come from anywhere: sizes are bounded here, before anything is allocated by them. The apps make the same
+checks in the same order and give the same names (docs/bundle-format.md).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from correction import CheckFailed, UsageError
-from mobile_export.models.component import COMPONENTS, Signature
+from correction import CheckFailed, FormatError, UsageError
+from correction.plan import MAX_STEPS
+from correction.strict_json import decode_utf8, parse_json
+from mobile_export.models.component import COMPONENTS, MAX_SIZE, Signature
 
 MANIFEST = "manifest.json"
 FORMAT = "mobile-export-bundle"
-FORMAT_VERSION = "3.0"
+FORMAT_VERSION = "3.1"
 MAX_MANIFEST_BYTES = 2**20
 MAX_FILES = 1024
 MAX_SIDE = 4096  # of an image, and its channels
+MAX_DEPTH = 32  # of brackets
+MAX_DIGITS = 40  # of a whole number
 
+_VERSION = re.compile(r"(0|[1-9][0-9]{0,5})\.(0|[1-9][0-9]{0,5})", re.ASCII)
 _CONTENT: Mapping[str, type] = {
     "name": str,
     "precision": str,
@@ -90,66 +97,44 @@ _LATENTS: Mapping[str, type] = {
 }
 
 
+class BundleError(CheckFailed):
+    """A bundle was refused. `name` is a stable error code, the same in every reader (docs/bundle-format.md)."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest at `path`. Raises CheckFailed naming the first thing that is not as it must be."""
+    """The manifest at `path`. Raises BundleError naming the first thing that is not as it must be."""
     if path.stat().st_size > MAX_MANIFEST_BYTES:
-        raise CheckFailed(f"{path} is larger than {MAX_MANIFEST_BYTES} bytes: not a manifest of ours")
+        raise BundleError(
+            "manifest-too-large", f"{path} is larger than {MAX_MANIFEST_BYTES} bytes: not a manifest of ours"
+        )
     try:
-        manifest = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CheckFailed(f"{path} is not readable JSON ({error}); export the bundle again") from error
+        manifest = parse_json(decode_utf8(path.read_bytes()), MAX_DEPTH, _whole)
+    except FormatError as error:
+        raise BundleError(error.name, f"{path} is not readable JSON ({error}); export the bundle again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise CheckFailed(f"{path} is not the manifest of a bundle: its format is not {FORMAT!r}")
-    version = str(manifest.get("format_version"))
+        raise BundleError("other-format", f"{path} is not the manifest of a bundle: its format is not {FORMAT!r}")
+    version = manifest.get("format_version")
+    if not isinstance(version, str) or not _VERSION.fullmatch(version):
+        raise BundleError("bad-version", f"{path} has format version {version}, this program reads {FORMAT_VERSION}")
     if version.split(".")[0] != FORMAT_VERSION.split(".")[0]:
-        raise CheckFailed(f"{path} has format version {version}, this program reads {FORMAT_VERSION}")
+        raise BundleError(
+            "unknown-major-version", f"{path} has format version {version}, this program reads {FORMAT_VERSION}"
+        )
     files, parts = manifest.get("files"), manifest.get("parts")
-    if not isinstance(files, dict) or not isinstance(parts, dict) or not 0 < len(files) <= MAX_FILES or not parts:
-        raise CheckFailed(f"{path}: files and parts must be objects, with 1 to {MAX_FILES} files and a part")
-    _require(path, manifest, _CONTENT)
-    for key, content in (("text", _TEXT), ("latents", _LATENTS)):
-        if manifest.get(key) is not None:
-            _require(path, manifest[key], content, f"{key}.")
-    for name, part in parts.items():
-        _require(path, part, _PART, f"parts.{name}.")
-        if "unet" not in part["components"]:
-            raise CheckFailed(f"{path}: parts.{name}.components has no unet")
-        for component, entry in part["components"].items():
-            _require_component(path, f"parts.{name}.components.{component}", component, entry, files)
-        for key in ("correction", "golden"):
-            if part[key] not in files:
-                raise CheckFailed(f"{path}: parts.{name}.{key} is {part[key]!r}, which is not in the list of files")
-    for what in ("sample", "image"):
-        for key in ("channels", "height", "width"):
-            if not 1 <= manifest[what][key] <= MAX_SIDE:
-                raise CheckFailed(f"{path}: {what}.{key} must be 1 to {MAX_SIDE}, got {manifest[what][key]}")
-    text = manifest.get("text")
-    named = [manifest.get("constants")] + ([] if text is None else [*text["tokenizer"], text.get("prompts")])
-    for file in filter(None, named):
-        if file not in files:
-            raise CheckFailed(f"{path}: text or constants are {file!r}, which is not in the list of files")
-    model = manifest["model"]
-    null = model.get("null_label")
-    if not all(isinstance(name, str) for name in model["classes"]) or not (null is None or type(null) is int):
-        raise CheckFailed(f"{path}: model.classes must be names, and model.null_label a number or null")
+    if not isinstance(files, dict) or not isinstance(parts, dict) or not files or not parts:
+        raise BundleError(
+            "bad-manifest", f"{path}: files and parts must be objects, with 1 to {MAX_FILES} files and a part"
+        )
+    if len(files) > MAX_FILES:
+        raise BundleError("too-many-files", f"{path}: a bundle has a part and 1 to {MAX_FILES} files, got {len(files)}")
+    _check_content(path, manifest)
+    _check_ranges(path, manifest)
+    _check_references(path, manifest)
     return manifest
-
-
-def _require_component(path: Path, where: str, name: str, entry: Any, files: Mapping[str, Any]) -> None:
-    if name not in COMPONENTS:
-        raise CheckFailed(f"{path}: {where} is none of {', '.join(COMPONENTS)}")
-    _require(path, entry, _COMPONENT, f"{where}.")
-    if not artifact_files(files, entry["artifact"]):
-        raise CheckFailed(f"{path}: {where}.artifact is {entry['artifact']!r}, which is not in the list of files")
-    parity = entry["conversion_parity"]
-    limited = {key: parity[key] for key in parity["limits"] if parity.get(key) is not None}
-    _require_numbers(path, f"{where}.conversion_parity", limited)
-    _require_numbers(path, f"{where}.conversion_parity.limits", parity["limits"])
-    _require_numbers(path, f"{where}.description.size_parts", entry["description"]["size_parts"])
-    try:
-        Signature.from_dict(entry["signature"])
-    except (KeyError, TypeError, UsageError) as error:
-        raise CheckFailed(f"{path}: {where}.signature is none ({error}); export the bundle again") from error
 
 
 def artifact_files(files: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -159,10 +144,98 @@ def artifact_files(files: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {path.removeprefix(f"{name}/"): entry for path, entry in files.items() if path.startswith(f"{name}/")}
 
 
+def _whole(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a whole number has more than {MAX_DIGITS} digits")
+    return int(text)
+
+
+def _check_content(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Every key is there with its type."""
+    _require(path, manifest, _CONTENT)
+    for key, content in (("text", _TEXT), ("latents", _LATENTS)):
+        if manifest.get(key) is not None:
+            _require(path, manifest[key], content, f"{key}.")
+    model, text = manifest["model"], manifest.get("text") or {}
+    null = model.get("null_label")
+    if not _all(str, model["classes"]) or not (null is None or _is(int, null)):
+        raise BundleError("bad-manifest", f"{path}: model.classes must be names, and model.null_label a number or null")
+    files = [file for file in (manifest.get("constants"), text.get("prompts")) if file is not None]
+    if not _all(str, [*files, *text.get("tokenizer", ()), *text.get("subjects", ())]):
+        raise BundleError("bad-manifest", f"{path}: constants and text must hold names of files and of subjects")
+    for name, part in manifest["parts"].items():
+        _require(path, part, _PART, f"parts.{name}.")
+        if not _all(bool, part["kept_steps"]):
+            raise BundleError("bad-manifest", f"{path}: parts.{name}.kept_steps must be true and false")
+        if "unet" not in part["components"]:
+            raise BundleError("bad-manifest", f"{path}: parts.{name}.components has no unet")
+        for component, entry in part["components"].items():
+            _check_component(path, f"parts.{name}.components.{component}", component, entry)
+
+
+def _check_component(path: Path, where: str, name: str, entry: Any) -> None:
+    if name not in COMPONENTS:
+        raise BundleError("bad-manifest", f"{path}: {where} is none of {', '.join(COMPONENTS)}")
+    _require(path, entry, _COMPONENT, f"{where}.")
+    parity = entry["conversion_parity"]
+    limited = {key: parity[key] for key in parity["limits"] if parity.get(key) is not None}
+    _require_numbers(path, f"{where}.conversion_parity", limited)
+    _require_numbers(path, f"{where}.conversion_parity.limits", parity["limits"])
+    _require_numbers(path, f"{where}.description.size_parts", entry["description"]["size_parts"])
+    try:
+        for port in (*entry["signature"]["inputs"], entry["signature"]["output"]):
+            if not isinstance(port["name"], str) or not isinstance(port["shape"], list):
+                raise TypeError(f"{port} has no name and shape")
+        Signature.from_dict(entry["signature"])
+    except (KeyError, TypeError, UsageError) as error:
+        message = f"{path}: {where}.signature is none ({error}); export the bundle again"
+        raise BundleError("bad-manifest", message) from error
+
+
+def _check_ranges(path: Path, manifest: Mapping[str, Any]) -> None:
+    for what, names, limit in (
+        ("sample", ("channels", "height", "width"), MAX_SIDE),
+        ("image", ("channels", "height", "width"), MAX_SIDE),
+        ("latents", ("channels", "image_channels", "factor"), MAX_SIZE),
+        ("text", ("max_length", "width", "vocabulary"), MAX_SIZE),
+    ):
+        content = manifest.get(what) or {}
+        for name in names if content else ():
+            if not 1 <= content[name] <= limit:
+                raise BundleError("out-of-range", f"{path}: {what}.{name} must be 1 to {limit}, got {content[name]}")
+    if not 1 <= manifest["steps"] <= MAX_STEPS:
+        raise BundleError("out-of-range", f"{path}: steps must be 1 to {MAX_STEPS}, got {manifest['steps']}")
+    latents = manifest.get("latents")
+    if latents is not None and not latents["scaling_factor"] > 0:
+        raise BundleError(
+            "out-of-range", f"{path}: latents.scaling_factor must be > 0, got {latents['scaling_factor']}"
+        )
+
+
+def _check_references(path: Path, manifest: Mapping[str, Any]) -> None:
+    """What is named as a file is in the list of files."""
+    files = manifest["files"]
+    for what, name in _references(manifest):
+        if name not in files and not (what.endswith(".artifact") and artifact_files(files, name)):
+            raise BundleError("unlisted-file", f"{path}: {what} is {name!r}, which is not in the list of files")
+
+
+def _references(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, part in manifest["parts"].items():
+        for component, entry in part["components"].items():
+            yield f"parts.{name}.components.{component}.artifact", entry["artifact"]
+        for key in ("correction", "golden"):
+            yield f"parts.{name}.{key}", part[key]
+    text = manifest.get("text") or {"tokenizer": ()}
+    for file in (manifest.get("constants"), *text["tokenizer"], text.get("prompts")):
+        if file is not None:
+            yield "text or constants", file
+
+
 def _require_numbers(path: Path, what: str, content: Mapping[str, Any]) -> None:
     for key, value in content.items():
-        if type(value) not in (int, float):
-            raise CheckFailed(f"{path}: {what}.{key} is {type(value).__name__}, expected a number")
+        if not _is(float, value):
+            raise BundleError("bad-manifest", f"{path}: {what}.{key} is {type(value).__name__}, expected a number")
 
 
 def _require(path: Path, content: Any, wanted: Mapping[str, type], prefix: str = "") -> None:
@@ -170,7 +243,20 @@ def _require(path: Path, content: Any, wanted: Mapping[str, type], prefix: str =
         value = content
         for key in name.split("."):
             value = value.get(key) if isinstance(value, dict) else None
-        # JSON writes 1.0 and 1 alike; true is no number.
-        if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool):
+        if not _is(kind, value):
             got = "is missing" if value is None else f"is {type(value).__name__}"
-            raise CheckFailed(f"{path}: {prefix}{name} {got}, expected {kind.__name__}; export the bundle again")
+            message = f"{path}: {prefix}{name} {got}, expected {kind.__name__}; export the bundle again"
+            raise BundleError("bad-manifest", message)
+
+
+def _is(kind: type, value: Any) -> bool:
+    """JSON writes 1.0 and 1 alike, so that a whole number is a float too; true is no number."""
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    if kind is int:
+        return type(value) is int and -(2**63) <= value < 2**63
+    return type(value) is kind
+
+
+def _all(kind: type, values: Any) -> bool:
+    return all(_is(kind, value) for value in values)

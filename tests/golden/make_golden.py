@@ -17,6 +17,7 @@ import numpy as np
 FOLDER = Path(__file__).resolve().parent
 sys.path[:0] = [str(FOLDER.parents[1]), str(FOLDER.parent / "correction"), str(FOLDER)]
 
+import hostile_bundles  # noqa: E402
 from hostile_files import HOSTILE, LARGE, SHA  # noqa: E402
 from recorded_cases import CASES, STREAM, Case, edge_case, recorded_case  # noqa: E402
 from safetensors.numpy import save  # noqa: E402
@@ -54,7 +55,16 @@ def corpus(plan_of: Callable[[str, Case], SamplingPlan] = lambda name, case: cas
     for name, (length, size, error) in LARGE.items():
         make = {"header_length": length, "bytes": size}
         hostile.append({"name": name, "make": make, "error": error, "artifact_sha256": None})
-    index = {"format": 1, "cases": cases, "hostile": hostile, "noise": [_noise(*row) for row in NOISE]}
+    bundle = hostile_bundles.bundle(plan_of("bundle", hostile_bundles.CASE))
+    files |= {f"bundle/{name}": data for name, data in bundle.items()}
+    bundles = [
+        {"name": name, "edits": edits, "error": None} for name, edits in hostile_bundles.accepted(bundle).items()
+    ] + [
+        {"name": name, "edits": edits, "error": error}
+        for name, (edits, error) in hostile_bundles.hostile(bundle).items()
+    ]
+    noise = [_noise(*row) for row in NOISE]
+    index = {"format": 1, "cases": cases, "hostile": hostile, "bundles": bundles, "noise": noise}
     files["index.json"] = (json.dumps(index, indent=1, ensure_ascii=False) + "\n").encode()
     return files
 

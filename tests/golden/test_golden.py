@@ -2,15 +2,21 @@
 
 import hashlib
 import json
+import re
+import shutil
 
 import make_golden
 import numpy as np
 import pytest
+from hostile_bundles import CASE, apply
+from hostile_files import HOSTILE
 from recorded_cases import CASES
 from safetensors.numpy import load_file
 
 from correction import STREAMS, FormatError, GuidedDenoiser, initial_noise, read_correction, sample, step_noise
 from correction.loop import correct
+from mobile_export.bundle import Bundle, NoBundle
+from mobile_export.manifest import BundleError
 
 FOLDER = make_golden.FOLDER
 INDEX = json.loads((FOLDER / "index.json").read_text(encoding="utf-8"))
@@ -25,7 +31,12 @@ def named(entries):
 def made():
     """With the plans of the committed files: compiling them solves equations, which another processor may round
     differently in the last place."""
-    return make_golden.corpus(lambda name, case: read_correction(FOLDER / f"cases/{name}.correction.safetensors").plan)
+    return make_golden.corpus(lambda name, case: read_correction(committed(name)).plan)
+
+
+def committed(name):
+    """The correction file of a case, or of the bundle."""
+    return FOLDER / f"{'bundle/executorch/' if name == 'bundle' else f'cases/{name}.'}correction.safetensors"
 
 
 def test_the_committed_files_are_what_the_command_makes(made):
@@ -34,12 +45,12 @@ def test_the_committed_files_are_what_the_command_makes(made):
     assert sum(map(len, made.values())) < 1_000_000
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, "bundle"])
 def test_the_plans_are_what_schedulers_compile_to(name):
-    committed, compiled = read_correction(FOLDER / f"cases/{name}.correction.safetensors").plan, CASES[name].plan()
+    kept, compiled = read_correction(committed(name)).plan, CASES.get(name, CASE).plan()
     for column in ("timestep", "input_scale", "p", "q", "clip", "a", "b", "w", "sigma"):
-        np.testing.assert_allclose(getattr(compiled, column), getattr(committed, column), rtol=1e-6, atol=1e-9)
-    assert compiled.scheduler_config == committed.scheduler_config
+        np.testing.assert_allclose(getattr(compiled, column), getattr(kept, column), rtol=1e-6, atol=1e-9)
+    assert compiled.scheduler_config == kept.scheduler_config
 
 
 @named(INDEX["cases"])
@@ -88,6 +99,37 @@ def test_large_files_are_refused_by_name(entry, tmp_path):
     with pytest.raises(FormatError) as caught:
         read_correction(path)
     assert caught.value.name == entry["error"]
+
+
+@named(INDEX["bundles"])
+def test_bundles_are_opened_or_refused_by_name(entry, tmp_path):
+    folder, outside = tmp_path / "bundle", tmp_path / "outside"
+    shutil.copytree(FOLDER / "bundle", folder)
+    outside.mkdir()
+    apply(folder, entry["edits"], outside)
+    if entry["error"] is None:
+        opened(folder)
+        return
+    with pytest.raises((BundleError, NoBundle, FormatError)) as caught:
+        opened(folder)
+    assert caught.value.name == entry["error"]
+
+
+def opened(folder):
+    """With every check of docs/bundle-format.md."""
+    bundle = Bundle.open(folder)
+    for target in sorted(bundle.targets):
+        bundle.correction_file(target)
+
+
+def test_the_specification_lists_exactly_the_names_of_bundles():
+    page = (FOLDER.parents[1] / "docs" / "bundle-format.md").read_text(encoding="utf-8")
+    table = page.split("## What a reader checks, in this order")[1].split("\n## ")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    listed = {name for row in rows for name in re.findall(r"`([a-z0-9-]+)`", row)}
+    shown = {entry["error"] for entry in INDEX["bundles"]} - {None}
+    assert listed <= shown
+    assert shown - listed <= {hostile.error for hostile in HOSTILE.values()}
 
 
 @pytest.mark.parametrize("entry", INDEX["noise"], ids=lambda entry: f"{entry['seed']}-{entry['step']}")
