@@ -66,20 +66,15 @@ public struct CorrectionFile: Sendable {
 
     private static func checkVersion(_ metadata: [Key: String]) throws {
         guard metadata["format"] == "timestep-correction" else {
-            throw FormatError("other-format", "it is not a correction file: its format is \(metadata["format"] ?? "missing").")
+            throw FormatError("other-format", "it is not a correction file, its format is another.")
         }
-        let version = metadata["format_version"] ?? ""
-        let numbers = version.utf8.split(separator: UInt8(ascii: "."), omittingEmptySubsequences: false)
-        guard numbers.count == 2, numbers.allSatisfy(isVersionNumber) else {
-            throw FormatError("bad-version", "format_version must look like 1.1, got '\(version)'.")
+        let text = metadata["format_version"] ?? ""
+        guard let version = FormatVersion(text) else {
+            throw FormatError("bad-version", "format_version must look like 1.1, got '\(text)'.")
         }
-        guard numbers[0].elementsEqual("1".utf8) else {
-            throw FormatError("unknown-major-version", "this reader knows version 1, the file has \(version).")
+        guard version.major == 1 else {
+            throw FormatError("unknown-major-version", "this reader knows version 1, the file has \(text).")
         }
-    }
-
-    private static func isVersionNumber(_ digits: Substring.UTF8View) -> Bool {
-        (1...6).contains(digits.count) && digits.allSatisfy(isDigit) && (digits.count == 1 || digits.first != UInt8(ascii: "0"))
     }
 
     private static func checkShapes(_ entries: [Key: Safetensors.Entry]) throws {
@@ -123,7 +118,7 @@ public struct CorrectionFile: Sendable {
         }
         let type = metadata["prediction_type"] ?? ""
         guard SamplingPlan.predictionTypes.contains(type) else {
-            throw FormatError("bad-metadata", "prediction_type must be one of \(SamplingPlan.predictionTypes), got '\(type)'.")
+            throw FormatError("bad-metadata", "prediction_type is '\(type)', none of \(SamplingPlan.predictionTypes).")
         }
         if let expected, digest != expected.lowercased() {
             throw FormatError("other-artifact", "solved for artifact \(digest), not for \(expected).")
@@ -133,5 +128,5 @@ public struct CorrectionFile: Sendable {
 }
 
 func isSHA256(_ text: String) -> Bool {
-    text.utf8.count == 64 && text.utf8.allSatisfy { isDigit($0) || (UInt8(ascii: "a")...UInt8(ascii: "f")).contains($0) }
+    text.utf8.count == 64 && text.utf8.allSatisfy { "0123456789abcdef".utf8.contains($0) }
 }

@@ -1,10 +1,14 @@
 extension JSON {
     /// The one value that the bytes hold. A key that an object has twice is reported only if all else is JSON.
     ///
-    /// - Parameter maxDepth: how deep brackets may nest.
-    public static func parse(_ bytes: some Collection<UInt8>, maxDepth: Int) throws(JSONError) -> JSON {
+    /// - Parameters:
+    ///   - maxDepth: how deep brackets may nest.
+    ///   - maxInteger: how many characters a number without fraction and exponent may have.
+    public static func parse(
+        _ bytes: some Collection<UInt8>, maxDepth: Int, maxInteger: Int = .max
+    ) throws(JSONError) -> JSON {
         guard isUTF8(bytes) else { throw .notUTF8 }
-        var parser = JSONParser(bytes: Array(bytes), maxDepth: maxDepth)
+        var parser = JSONParser(bytes: Array(bytes), maxDepth: maxDepth, maxInteger: maxInteger)
         let value = try parser.document()
         if let key = parser.repeated { throw .duplicateKey(key) }
         return value
@@ -20,13 +24,15 @@ extension JSON {
 private struct JSONParser {
     let bytes: [UInt8]
     let maxDepth: Int
+    let maxInteger: Int
     var position = 0
     var depth = 0
     var repeated: String?
 
-    init(bytes: [UInt8], maxDepth: Int) {
+    init(bytes: [UInt8], maxDepth: Int, maxInteger: Int) {
         self.bytes = bytes
         self.maxDepth = maxDepth
+        self.maxInteger = maxInteger
     }
 
     mutating func document() throws(JSONError) -> JSON {
@@ -145,10 +151,14 @@ private struct JSONParser {
         let start = position
         _ = take("-")
         if !take("0") { try digits() }
+        let integerEnd = position
         if take(".") { try digits() }
         if take("e") || take("E") {
             _ = take("+") || take("-")
             try digits()
+        }
+        guard position > integerEnd || position - start <= maxInteger else {
+            throw .notJSON("a whole number of more than \(maxInteger) characters at byte \(start)")
         }
         return String(decoding: bytes[start..<position], as: UTF8.self)
     }

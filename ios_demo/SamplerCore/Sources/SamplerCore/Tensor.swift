@@ -17,6 +17,11 @@ public struct Tensor: Equatable, Sendable {
 
     public var isFinite: Bool { values.allSatisfy(\.isFinite) }
 
+    /// Equal to the bit: 0 is not -0.
+    public func hasSameBits(as other: Tensor) -> Bool {
+        shape == other.shape && zip(values, other.values).allSatisfy { $0.bitPattern == $1.bitPattern }
+    }
+
     /// Part `index` of the first axis.
     public subscript(index: Int) -> Tensor {
         let size = shape.dropFirst().reduce(1, *)

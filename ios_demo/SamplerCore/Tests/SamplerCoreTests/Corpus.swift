@@ -3,6 +3,8 @@ import XCTest
 
 @testable import SamplerCore
 
+typealias Bundle = SamplerCore.Bundle  // not Foundation's
+
 /// tests/golden, which the readers and loops of all languages share.
 enum Corpus {
     static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent(

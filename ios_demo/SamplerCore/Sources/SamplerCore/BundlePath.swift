@@ -1,0 +1,21 @@
+/// A path of a manifest: relative, without control characters, within the bundle.
+enum BundlePath {
+    /// The names along the path, as they are.
+    static func names(_ path: Key) -> [String] {
+        path.text.utf8.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false).map { String(Substring($0)) }
+    }
+
+    static func check(_ path: Key) throws {
+        // A line break would make the lines of a folder's digest ambiguous.
+        guard !path.text.unicodeScalars.contains(where: isControl) else {
+            throw FormatError("bad-path", "the manifest names a file with characters that no file name here may have.")
+        }
+        guard !path.text.utf8.contains(UInt8(ascii: "\\")), !names(path).contains(where: ["", ".", ".."].contains) else {
+            throw FormatError("bad-path", "the manifest names '\(path)', which is outside of the bundle or no plain path.")
+        }
+    }
+
+    private static func isControl(_ scalar: Unicode.Scalar) -> Bool {
+        [0x00...0x1f, 0x7f...0x9f, 0x2028...0x2029].contains { $0.contains(scalar.value) }
+    }
+}

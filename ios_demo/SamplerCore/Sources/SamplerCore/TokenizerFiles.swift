@@ -1,0 +1,66 @@
+import Foundation
+
+extension Tokenizer {
+    private static let maxBytes = 32 << 20
+
+    /// Of the files that a bundle carries: vocab.json and merges.txt, or tokenizer.json.
+    public init(_ bundle: Bundle) throws {
+        guard let text = bundle.manifest.text else { throw UsageError("\(bundle.name) has no text.") }
+        var files: [String: URL] = [:]
+        for path in text.tokenizer { files[String(path.split(separator: "/").last ?? "")] = bundle.url.appendingPathComponent(path) }
+        let (vocabulary, merges) = try Self.tables(files)
+        try self.init(
+            vocabulary: vocabulary, merges: merges, specials: Self.specials(files), length: text.maxLength)
+        guard let largest = vocabulary.values.max(), largest < text.vocabulary else {
+            throw UsageError("the tokenizer has more tokens than the \(text.vocabulary) that the text encoder knows.")
+        }
+    }
+
+    private static func tables(_ files: [String: URL]) throws -> ([Key: Int], [(String, String)]) {
+        if let vocabulary = files["vocab.json"], let merges = files["merges.txt"] {
+            let lines = String(decoding: try readFile(merges, atMost: maxBytes), as: UTF8.self)
+                .split(whereSeparator: \.isNewline).filter { !$0.hasPrefix("#version") }
+            return (try numbers(json(vocabulary)), try lines.map { try pair($0.split(separator: " ").map(String.init)) })
+        }
+        guard let file = files["tokenizer.json"], let model = try json(file)["model"] else {
+            throw UsageError("the bundle carries no tokenizer: it needs vocab.json and merges.txt, or tokenizer.json.")
+        }
+        let merges = try (model["merges"]?.array ?? []).map { merge in
+            try pair(merge.string.map { $0.split(separator: " ").map(String.init) } ?? merge.array?.compactMap(\.string) ?? [])
+        }
+        return (try numbers(model["vocab"] ?? .null), merges)
+    }
+
+    /// The special tokens that the files name; tokenizer_config.json comes first.
+    private static func specials(_ files: [String: URL]) throws -> [String: String] {
+        var found: [String: String] = [:]
+        for file in ["special_tokens_map.json", "tokenizer_config.json"].compactMap({ files[$0] }) {
+            let content = try json(file)
+            for name in ["bos_token", "eos_token", "unk_token", "pad_token"] {
+                if let token = content[Key(name)]?.string ?? content[Key(name)]?["content"]?.string { found[name] = token }
+            }
+        }
+        return found
+    }
+
+    private static func json(_ url: URL) throws -> JSON {
+        do {
+            return try JSON.parse(readFile(url, atMost: maxBytes), maxDepth: 32)
+        } catch let error as JSONError {
+            throw UsageError("\(url.lastPathComponent) of the tokenizer is not JSON (\(error)).")
+        }
+    }
+
+    private static func numbers(_ value: JSON) throws -> [Key: Int] {
+        guard let members = value.object else { throw UsageError("the vocabulary of the tokenizer is no object.") }
+        return try members.mapValues { value in
+            guard let number = value.size else { throw UsageError("the vocabulary of the tokenizer holds \(value).") }
+            return number
+        }
+    }
+
+    private static func pair(_ tokens: [String]) throws -> (String, String) {
+        guard tokens.count == 2 else { throw UsageError("a merge of the tokenizer is \(tokens), not two tokens.") }
+        return (tokens[0], tokens[1])
+    }
+}
