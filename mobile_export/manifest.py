@@ -126,11 +126,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
         )
     files, parts = manifest.get("files"), manifest.get("parts")
     if not isinstance(files, dict) or not isinstance(parts, dict) or not files or not parts:
-        raise BundleError(
-            "bad-manifest", f"{path}: files and parts must be objects, with 1 to {MAX_FILES} files and a part"
-        )
+        raise BundleError("bad-manifest", f"{path}: files and parts must be objects with at least one entry")
     if len(files) > MAX_FILES:
-        raise BundleError("too-many-files", f"{path}: a bundle has a part and 1 to {MAX_FILES} files, got {len(files)}")
+        raise BundleError("too-many-files", f"{path}: a bundle has at most {MAX_FILES} files, got {len(files)}")
     _check_content(path, manifest)
     _check_ranges(path, manifest)
     _check_references(path, manifest)
