@@ -1,0 +1,73 @@
+package mobileexport.core
+
+/**
+ * One image of a bundle on this device. A network is in memory only while it runs: each is loaded in a scope of its own,
+ * and every way out of that scope (the end, an error, a cancellation) frees it.
+ */
+class Sampling(val bundle: Bundle, private val target: String, private val loader: NetworkLoader) {
+    /** What is shown while it goes on. */
+    sealed interface Event {
+        class Loading(val component: String) : Event
+
+        /** [nanoseconds]: how long the step took. */
+        class Stepped(val step: DeviceLoop.Step, val nanoseconds: Long) : Event
+
+        data object Decoding : Event
+    }
+
+    /** What to draw: the subject's number in [Subjects.names], and the noise; [corrected] leaves the correction out. */
+    class Request(val subject: Int = 0, val seed: Long = 0, val sample: Long = 0, val corrected: Boolean = true)
+
+    private val file = bundle.correctionFile(target)
+    val subjects = Subjects(bundle)
+
+    /** How many times the network is asked for a sample, which may be more than the bundle's `steps`. */
+    val steps: Int get() = file.plan.steps
+
+    /** (1, C, H, W), an image in [-1, 1]. Throws Cancelled. */
+    fun image(
+        request: Request, cancellation: Cancellation = Cancellation(), onEvent: (Event) -> Unit = {},
+    ): Tensor {
+        val sample = sample(request, cancellation, onEvent)
+        val latents = bundle.manifest.latents ?: return sample
+        cancellation.check()
+        return load("vae_decoder", onEvent).use { decoder ->
+            onEvent(Event.Decoding)
+            decoder.run(mapOf("latents" to latents.toDecoder(sample))).clipped(1f)
+        }
+    }
+
+    private fun sample(request: Request, cancellation: Cancellation, onEvent: (Event) -> Unit): Tensor {
+        val conditioning = subjects.conditioning(request.subject)
+        val noise = Noise(request.seed)
+        val shape = bundle.manifest.sample.shape
+        val loop = DeviceLoop(file.plan, if (request.corrected) file.correction else null)
+        return load("unet", onEvent).use { network ->
+            var begun = System.nanoTime()
+            loop.sample(
+                noise.initial(shape, request.sample),
+                conditioning.denoiser(network, bundle.manifest.guidance),
+                { step -> noise.step(shape, step, request.sample) },
+                cancellation,
+            ) { step ->
+                onEvent(Event.Stepped(step, System.nanoTime() - begun))
+                begun = System.nanoTime()
+            }
+        }
+    }
+
+    /** Replays the golden record of the part: see [Verification]. The network is in memory only until then. */
+    fun verify(cancellation: Cancellation = Cancellation(), onEvent: (Event) -> Unit = {}): Verification {
+        val golden = Golden.read(bundle, target, file.plan.steps)
+        return load("unet", onEvent).use { network ->
+            Verification.of(file, golden, golden.conditioning.denoiser(network, bundle.manifest.guidance), cancellation) {
+                onEvent(it)
+            }
+        }
+    }
+
+    private fun load(component: String, onEvent: (Event) -> Unit): Network {
+        onEvent(Event.Loading(component))
+        return loader.load(bundle.artifact(target, component), bundle.component(target, component).signature)
+    }
+}
