@@ -103,7 +103,7 @@ extension Manifest.Text {
 }
 
 extension Latents {
-    fileprivate init(_ fields: Fields) throws {
+    init(_ fields: Fields) throws {
         kind = try fields.string("kind")
         channels = try fields.integer("channels")
         factor = try fields.integer("factor")

@@ -4,29 +4,33 @@ extension Tokenizer {
     private static let maxBytes = 32 << 20
 
     /// Of the files that a bundle carries: vocab.json and merges.txt, or tokenizer.json.
-    public init(_ bundle: Bundle) throws {
+    init(_ bundle: Bundle) throws {
         guard let text = bundle.manifest.text else { throw UsageError("\(bundle.name) has no text.") }
-        var files: [String: URL] = [:]
-        for path in text.tokenizer { files[String(path.split(separator: "/").last ?? "")] = bundle.url.appendingPathComponent(path) }
+        let files = text.tokenizer.map { bundle.url.appendingPathComponent($0) }
+        try self.init(files: files, length: text.maxLength, limit: text.vocabulary)
+    }
+
+    /// - Parameter limit: how many tokens the text encoder knows.
+    init(files: [URL], length: Int, limit: Int) throws {
+        let files = Dictionary(files.map { ($0.lastPathComponent, $0) }, uniquingKeysWith: { first, _ in first })
         let (vocabulary, merges) = try Self.tables(files)
-        try self.init(
-            vocabulary: vocabulary, merges: merges, specials: Self.specials(files), length: text.maxLength)
-        guard let largest = vocabulary.values.max(), largest < text.vocabulary else {
-            throw UsageError("the tokenizer has more tokens than the \(text.vocabulary) that the text encoder knows.")
+        guard let largest = vocabulary.values.max(), largest < limit else {
+            throw UsageError("the tokenizer has more tokens than the \(limit) that the text encoder knows.")
         }
+        try self.init(vocabulary: vocabulary, merges: merges, specials: Self.specials(files), length: length)
     }
 
     private static func tables(_ files: [String: URL]) throws -> ([Key: Int], [(String, String)]) {
         if let vocabulary = files["vocab.json"], let merges = files["merges.txt"] {
             let lines = String(decoding: try readFile(merges, atMost: maxBytes), as: UTF8.self)
                 .split(whereSeparator: \.isNewline).filter { !$0.hasPrefix("#version") }
-            return (try numbers(json(vocabulary)), try lines.map { try pair($0.split(separator: " ").map(String.init)) })
+            return try (numbers(json(vocabulary)), lines.map { try pair(words($0)) })
         }
         guard let file = files["tokenizer.json"], let model = try json(file)["model"] else {
             throw UsageError("the bundle carries no tokenizer: it needs vocab.json and merges.txt, or tokenizer.json.")
         }
         let merges = try (model["merges"]?.array ?? []).map { merge in
-            try pair(merge.string.map { $0.split(separator: " ").map(String.init) } ?? merge.array?.compactMap(\.string) ?? [])
+            try pair(merge.string.map { words(Substring($0)) } ?? merge.array?.compactMap(\.string) ?? [])
         }
         return (try numbers(model["vocab"] ?? .null), merges)
     }
@@ -58,6 +62,8 @@ extension Tokenizer {
             return number
         }
     }
+
+    private static func words(_ line: Substring) -> [String] { line.split(separator: " ").map(String.init) }
 
     private static func pair(_ tokens: [String]) throws -> (String, String) {
         guard tokens.count == 2 else { throw UsageError("a merge of the tokenizer is \(tokens), not two tokens.") }
