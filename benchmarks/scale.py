@@ -10,7 +10,6 @@ reset where a component begins; what the imports alone take is told and subtract
 from __future__ import annotations
 
 import argparse
-import gc
 import shutil
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ from mobile_export.backends.backend import BackendOptions
 from mobile_export.bundle import Bundle
 from mobile_export.export import export
 from mobile_export.export_settings import ExportSettings
+from mobile_export.memory import release_memory
 from mobile_export.models.component import COMPONENTS
 from mobile_export.progress import Progress
 from mobile_export.quantize.recipe import Recipe
@@ -60,7 +60,11 @@ class Stages(Progress):
         """The end of the stage that is under way."""
         if self.title:
             self.seconds[self.title] = time.monotonic() - self.started
-            print(f"           {self.seconds[self.title]:.0f} s, peak {memory('VmHWM') / GIB:.2f} GiB", flush=True)
+            print(
+                f"           {self.seconds[self.title]:.0f} s, peak {memory('VmHWM') / GIB:.2f} GiB, "
+                f"now {memory('VmRSS') / GIB:.2f}",
+                flush=True,
+            )
         self.peaks[self.component] = max(self.peaks.get(self.component, 0), memory("VmHWM"))
 
 
@@ -72,7 +76,7 @@ def memory(kind: str) -> int:
 
 def reset_peak() -> None:
     """VmHWM begins anew at what is resident now."""
-    gc.collect()
+    release_memory()
     Path("/proc/self/clear_refs").write_text("5")
 
 
@@ -127,7 +131,7 @@ def main() -> None:
     if not (source / "model_index.json").is_file():
         print("write the pipeline", flush=True)
         write_pipeline(source)
-        gc.collect()
+        release_memory()
     shutil.rmtree(target, ignore_errors=True)
     settings = ExportSettings(
         Recipe.of(arguments.precision),

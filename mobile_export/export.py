@@ -18,6 +18,7 @@ from mobile_export.backends.backend import Backend, Probe
 from mobile_export.bundle import Bundle, publishing, write_manifest
 from mobile_export.export_settings import ExportSettings, components_of
 from mobile_export.lowered import lower_component
+from mobile_export.memory import release_memory
 from mobile_export.models.diffusion_model import DiffusionModel, TorchDenoiser, load_model
 from mobile_export.part import LOWERED, RESUME, STREAM, Job, clear, correct_part
 from mobile_export.progress import Progress
@@ -57,6 +58,7 @@ def export(
         components.add(quantized, model.reloads)
         parameters = quantized.component.parameters
         del quantized
+        release_memory()
         parts = {each.name: correct_part(each, job, components.entries[each.name]["unet"], work) for each in backends}
         model.release()
         latents = model.latents
@@ -109,6 +111,7 @@ class _Components:
             self.entries[backend.name][name] = lower_component(
                 backend, quantized, options, folder, record, self.progress
             )
+            release_memory()
 
     def make(
         self, model: DiffusionModel, name: str, recipe: Recipe, given: Sequence[dict[str, np.ndarray]]
@@ -148,13 +151,14 @@ def _manifest(job: Job, backends: Sequence[Backend], parts: dict[str, Any], para
             "scheduler_config": _json_values(model.scheduler_config),
             "parameters": parameters,
             "classes": list(model.classes),
+            "notes": list(model.notes),
             "null_label": model.null_label,
         },
         "sample": {"channels": channels, "height": height, "width": width},
         "image": {**image, "range": [-1, 1]},
         "latents": None if latents is None else asdict(latents),
         "precision": settings.recipe.precision.name,
-        "sampler": settings.sampler,
+        "sampler": job.sampler,
         "steps": job.plan.steps,
         "guidance": settings.guidance,
         "guidance_calls": 1 if job.subjects.scale == 1 else 2,

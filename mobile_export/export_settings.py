@@ -15,17 +15,18 @@ from mobile_export.models.component import COMPONENTS
 from mobile_export.quantize.recipe import Recipe
 
 WEIGHT_ONLY = Recipe.of("w8a16")
+CONSISTENCY = {"LCMScheduler": "lcm", "TCDScheduler": "tcd"}
 
 
 @dataclass(frozen=True)
 class ExportSettings:
     """What `export` makes of a model.
 
-    recipe: what the layers become; sampler: a name of correction.schedulers.SAMPLERS; steps: 1 to
-    4096; guidance: 1 is none; method: a name of correction.methods.METHODS; calibration_samples:
-    trajectories the correction is solved on, a quarter of them held out; range_samples: reference
-    trajectories on which the activation ranges are fitted; targets: names of backends, each gives a
-    part of the bundle; none stands for all that can have the recipe; options: for the backends.
+    recipe: what the layers become; sampler: a name of correction.schedulers.SAMPLERS; steps: 1 to 4096 (None for both:
+    see `sampling`); guidance: 1 is none; method: a name of correction.methods.METHODS; calibration_samples:
+    trajectories the correction is solved on, a quarter of them held out; range_samples: reference trajectories on
+    which the activation ranges are fitted; targets: names of backends, each gives a part of the bundle; none stands for
+    all that can have the recipe; options: for the backends.
 
     Of models with text or latents: text_recipe, vae_recipe: what those networks become; prompts: their embeddings go
     into the bundle in place of a text encoder; negative_prompt: of guidance's other branch; image_to_image: take the
@@ -35,8 +36,8 @@ class ExportSettings:
     """
 
     recipe: Recipe
-    sampler: str = "ddim"
-    steps: int = 50
+    sampler: str | None = None
+    steps: int | None = None
     guidance: float = 1.0
     method: str = "tac"
     calibration_samples: int = 48
@@ -55,13 +56,21 @@ class ExportSettings:
         find_method(self.method)
         for name, low, high in (("steps", 1, 4096), ("calibration_samples", 4, 4096), ("range_samples", 1, 4096)):
             value = getattr(self, name)
-            if not low <= value <= high:
+            if value is not None and not low <= value <= high:
                 raise UsageError(f"{name.replace('_', ' ')} must be {low} to {high}, got {value}")
         if not (np.isfinite(self.guidance) and 0 < self.guidance <= 100):
             raise UsageError(f"guidance must be above 0 and at most 100, got {self.guidance}")
         if self.latent_size is not None and not all(1 <= side <= 4096 for side in self.latent_size):
             raise UsageError(f"latent size must be 1 to 4096 each way, got {self.latent_size}")
         object.__setattr__(self, "targets", _targets(self.recipe, self.targets, self.options))
+
+    def sampling(self, scheduler: str) -> tuple[str, int]:
+        """(sampler, steps) for a model that came with this scheduler class of diffusers, where they were not chosen.
+
+        A consistency model is drawn by its own sampler in 4 steps, every other by DDIM in 50.
+        """
+        sampler = self.sampler or CONSISTENCY.get(scheduler, "ddim")
+        return sampler, self.steps or (4 if sampler in CONSISTENCY.values() else 50)
 
 
 def _targets(recipe: Recipe, wanted: Sequence[str], options: BackendOptions) -> tuple[str, ...]:

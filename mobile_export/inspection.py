@@ -89,6 +89,7 @@ def bundle_figures(bundle: Bundle) -> dict[str, Any]:
         "sampler": f"{manifest['sampler']}, {manifest['steps']} steps, guidance {manifest['guidance']:g}",
         "calibration": f"{manifest['calibration']['method']}, {manifest['calibration']['samples']} trajectories",
         "targets": list(bundle.targets),
+        **({"left out": " ".join(notes)} if (notes := manifest["model"].get("notes")) else {}),
     }
 
 
@@ -127,6 +128,7 @@ def component_figures(bundle: Bundle, target: str, name: str) -> dict[str, Any]:
         "weight format": recipe.get("format"),
         "layers with a choice of their own": recipe.get("layers", {}),
         "layers whose shape asks for another format": entry["refitted_layers"],
+        **rounding(entry.get("input_groups", {})),
         **memory(sizes["planned_memory_bytes"]),
         **placement(sizes["delegates"], sizes["undelegated"]),
         "operations": sizes["operations"],
@@ -134,6 +136,13 @@ def component_figures(bundle: Bundle, target: str, name: str) -> dict[str, Any]:
         "notes": " ".join(sizes["notes"]),
         "conversion parity": entry["conversion_parity"],
     }
+
+
+def rounding(groups: Mapping[str, int]) -> dict[str, Any]:
+    """Of layers whose errors make up for each other only within groups of inputs, which saves memory."""
+    if not groups:
+        return {}
+    return {"layers rounded in groups of inputs": f"{len(groups)}, in up to {max(groups.values())} groups"}
 
 
 def correction_figures(file: CorrectionFile, size: int) -> dict[str, Any]:

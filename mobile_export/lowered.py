@@ -59,6 +59,7 @@ def lower_component(
         "ideal_bytes": bits * component.parameters // 8,
         "float_layers": table.float_layers(component.network),
         "refitted_layers": {n: f"{asked.name} -> {taken.name}" for n, (asked, taken) in table.refitted().items()},
+        "input_groups": {name: groups for name, groups in table.input_groups.items() if groups > 1},
         "conversion_parity": asdict(parity),
         "description": asdict(backend.describe(artifact)),
     }

@@ -35,9 +35,10 @@ LOWERED, STATE, FINISHED = "lowered", "calibration.state", "finished.json"
 
 @dataclass(frozen=True)
 class Job:
-    """What all parts of one export are made from."""
+    """What all parts of one export are made from. sampler: the name of the plan's."""
 
     model: DiffusionModel
+    sampler: str
     plan: SamplingPlan
     settings: ExportSettings
     subjects: Subjects
@@ -47,12 +48,13 @@ class Job:
     def of(cls, model: DiffusionModel, settings: ExportSettings, progress: Progress | None = None) -> Job:
         """Plan and subjects for these settings. Raises UsageError for what the model does not have."""
         progress = progress or Progress()
-        plan = make_plan(settings.sampler, model.scheduler_config, settings.steps)
+        sampler, steps = settings.sampling(model.scheduler_class)
+        plan = make_plan(sampler, model.scheduler_config, steps)
         prompts = settings.prompts or CALIBRATION_PROMPTS
         if model.text is not None:
             progress.stage(f"understand {len(prompts)} prompts")
         subjects = model_subjects(model, prompts, settings.guidance, settings.negative_prompt)
-        return cls(model, plan, settings, subjects, progress)
+        return cls(model, sampler, plan, settings, subjects, progress)
 
     def batch(self, samples: range) -> Batch:
         """Noise of the calibration stream, subjects in turn."""
@@ -112,7 +114,7 @@ def _corrected(
         {
             "artifact_sha256": digest,
             "model_kind": job.model.kind,
-            "sampler": settings.sampler,
+            "sampler": job.sampler,
             "guidance_scale": settings.guidance,
             "method": settings.method,
             "samples": settings.calibration_samples,
@@ -150,5 +152,5 @@ def _calibrated(backend: Backend, job: Job, denoiser: Denoiser, digest: str, sta
 def _calibration(job: Job) -> str:
     """What the correction depends on besides the artifact."""
     settings = job.settings
-    values = (settings.sampler, settings.guidance, settings.method, settings.calibration_samples, settings.seed)
+    values = (job.sampler, settings.guidance, settings.method, settings.calibration_samples, settings.seed)
     return " ".join(map(str, (job.model.digest, job.plan.digest(), job.subjects.digest(), *values)))

@@ -70,7 +70,8 @@ def quantize_unet(
         ends.append(run(plan, reference, batch, on_step=observe))
 
     observations = observe_layers(component.network, sample, recipe)
-    table = quantize_layers(component.network, observations, recipe)
+    progress.stage(f"quantize to {recipe.precision.name}: weights of the unet")
+    table = quantize_layers(component.network, observations, recipe, progress.advance)
     return QuantizedComponent(component, table, probes, origin), ends[0]
 
 
@@ -88,4 +89,6 @@ def quantize_network(
             progress.advance(len(results), len(probes))
 
     observations = observe_layers(component.network, observe, recipe)
-    return QuantizedComponent(component, quantize_layers(component.network, observations, recipe), probes), results
+    progress.stage(f"quantize {component.name} to {recipe.precision.name}: weights")
+    table = quantize_layers(component.network, observations, recipe, progress.advance)
+    return QuantizedComponent(component, table, probes), results

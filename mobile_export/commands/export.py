@@ -17,7 +17,18 @@ from mobile_export.terminal import TerminalProgress
 NETWORKS, SAMPLING, TEXT, TARGETS = "What the networks become", "Sampling and correction", "Text and latents", "Targets"
 
 
-@app.command()
+EXAMPLES = """Examples:
+
+mobile-export export emoji32 -o build/emoji32 --precision w4a8
+
+mobile-export export ./stable-diffusion -o build/sd --target executorch --guidance 7.5 --steps 20 --prompts prompts.txt
+
+mobile-export export ./stable-diffusion -o build/sd --target coreml --precision w6a16 --compute ane --prompts p.txt
+
+Then: mobile-export inspect build/sd, mobile-export simulate build/sd, mobile-export report build/sd"""
+
+
+@app.command(epilog=EXAMPLES)
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A bundled model, a diffusers folder or a hub name.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle folder to make.")],
@@ -46,13 +57,16 @@ def export(
         str, typer.Option(help="Of the autoencoder, decoder and encoder.", rich_help_panel=NETWORKS)
     ] = "w8a16",
     sampler: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="ddim, ddpm, euler, euler-a, dpmpp-2m, unipc, lcm, …; docs/schedulers.md has all.",
+            help="ddim, ddpm, euler, euler-a, dpmpp-2m, unipc, lcm, …; docs/schedulers.md has all. "
+            "Default: ddim; lcm or tcd for a model that came with it.",
             rich_help_panel=SAMPLING,
         ),
-    ] = "ddim",
-    steps: Annotated[int, typer.Option(help="Sampling steps.", rich_help_panel=SAMPLING)] = 50,
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Sampling steps. Default: 50; 4 with lcm and tcd.", rich_help_panel=SAMPLING)
+    ] = None,
     guidance: Annotated[
         float, typer.Option(help="Classifier-free guidance scale; 1 is none.", rich_help_panel=SAMPLING)
     ] = 1.0,
@@ -110,7 +124,12 @@ def export(
     ] = 2,
     as_json: Json = False,
 ) -> None:
-    """Quantize, lower, calibrate on the artifact, verify and publish a bundle."""
+    """Make a bundle that a phone runs as it is: low-bit networks, sampler, correction, golden vectors, digests.
+
+    Each network of the model is quantized, written as a .pte (ExecuTorch) and an .mlpackage (Core ML), and compared
+    with the quantized PyTorch model. The correction is solved on what the artifacts themselves compute. Nothing appears
+    at the output before all checks have passed; an interrupted export goes on where it was.
+    """
     from mobile_export.backends.backend import BackendOptions
     from mobile_export.export import export as run_export
     from mobile_export.export_settings import ExportSettings

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import tiny
+import tiny_pipelines
 from diffusers import DDPMPipeline, DDPMScheduler, UNet1DModel
 from PIL import Image
 from test_bundle import files_of
@@ -101,6 +102,33 @@ def test_inspect(run, shared, w8a8):
     assert found["metadata"]["method"] == "tac" and found["metadata"]["sampler"] == "ddim-eta1"
     code, out, _ = run("inspect", shared)
     assert code == 0 and "bundle plain-w8a8" in out
+
+
+def test_a_text_bundle_is_inspected_and_draws_prompts_and_pictures(run, tmp_path):
+    settings = "--target", "executorch", "--steps", 3, "--calibration-samples", 4, "--range-samples", 1
+    source, folder = tiny_pipelines.saved("sd-image"), tmp_path / "b"
+    made = figures(run("export", source, "-o", folder, *settings, "--guidance", 3, "--image-to-image", "--json"))
+    found = figures(run("inspect", folder, "--json"))
+    part = found["executorch"]
+    assert made["sampler"] == found["sampler"] == "ddim, 3 steps, guidance 3"
+    assert found["prompts"].startswith("any, up to ") and found["latents"].startswith("4 x ")
+    assert {"text_encoder", "vae_decoder", "vae_encoder"} <= part.keys()
+    for each in (part, part["vae_decoder"]):
+        assert each["weight bits asked"] == 8 and sum(each["where they go"].values()) == each["artifact bytes"]
+        assert each["conversion parity"]["limits"] and "planned activation memory" in " ".join(each)
+    assert part["steps corrected"].endswith(" of 3")
+
+    picture = tmp_path / "p.png"
+    draw = "simulate", folder, "--prompt", "a cat", "--prompt", "a dog", "--seed", 7, "-o", picture, "--json"
+    first = figures(run(*draw))
+    assert first["images"] == 2 and first["corrected"] is True
+    size = Image.open(picture).size
+    given = figures(run(*draw, "--image", picture, "--strength", 0.5, "--guidance", 2, "--negative-prompt", "a fish"))
+    assert given["images"] == 2 and given["corrected"] is not True
+    assert Image.open(picture).size == size
+    message = sentence(run("simulate", folder, "-o", picture), 2)
+    assert "give one" in message
+    assert "cannot be read as a picture" in sentence(run(*draw, "--image", tmp_path / "none.png"), 2)
 
 
 def test_simulate(run, shared, tmp_path):

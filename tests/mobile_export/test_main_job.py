@@ -19,6 +19,7 @@ from mobile_export.quantize.recipe import Recipe
 from mobile_export.simulate import simulate
 from mobile_export.verify import verify_bundle
 
+pytestmark = pytest.mark.timeout(1800)  # of the fixture that does the whole job, on one core
 SETTINGS = ExportSettings(
     Recipe.of("w4a8"),
     calibration_samples=32,

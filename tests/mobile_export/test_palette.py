@@ -61,21 +61,25 @@ def test_groups_are_independent(seed):
     torch.testing.assert_close(together, alone, rtol=1e-12, atol=1e-12)
 
 
-@few
-@given(st.integers(0, 2**32 - 1), st.sampled_from([2, 3]))
-def test_the_error_is_close_to_that_of_the_best_levels(seed, count):
-    """The best clusters of sorted values are intervals: compare with all. A fixed point need not be the best."""
-    values, importance = random(1, 14, seed=seed).double(), random(1, 14, seed=seed + 1).double().square() + 0.1
-    ordered, order = values[0].sort()
-    mass = importance[0][order]
-    best = np.inf
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_error_is_mostly_that_of_the_best_levels(count):
+    """The best clusters of sorted values are intervals: compare with all. A fixed point need not be the best; over the
+    same 300 small groups it is for most of them, and the mean error is near the best one's."""
+    values, importance = random(300, 14, seed=1).double(), random(300, 14, seed=2).double().square() + 0.1
+    found = squared_error(values, importance, kmeans(values, importance, count))
+    ordered, order = values.sort(1)
+    mass = importance.gather(1, order)
+    moments = [(mass * ordered**power).cumsum(1) for power in range(3)]
+    mass, first, second = (torch.nn.functional.pad(moment, (1, 0)) for moment in moments)
+    best = torch.full((300,), torch.inf, dtype=torch.float64)
     for cuts in itertools.combinations(range(1, 14), count - 1):
-        parts = zip((0, *cuts), (*cuts, 14), strict=True)
-        means = [(ordered[a:b] * mass[a:b]).sum() / mass[a:b].sum() for a, b in parts]
-        best = min(best, float(squared_error(values, importance, torch.stack(means)[None])[0]))
-    assert (
-        best * (1 - 1e-9) <= float(squared_error(values, importance, kmeans(values, importance, count))[0]) <= 3 * best
-    )
+        error = torch.zeros(300, dtype=torch.float64)
+        for a, b in itertools.pairwise((0, *cuts, 14)):
+            error += second[:, b] - second[:, a] - (first[:, b] - first[:, a]).square() / (mass[:, b] - mass[:, a])
+        best = best.minimum(error)
+    ratio = found / best
+    assert (ratio >= 1 - 1e-9).all()
+    assert ratio.mean() <= 1.1 and (ratio <= 1 + 1e-9).double().mean() >= 0.7
 
 
 def test_heavier_values_pull_the_levels():

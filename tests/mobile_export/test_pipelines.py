@@ -10,6 +10,7 @@ import tiny_pipelines
 from safetensors.numpy import load_file
 
 from correction import UsageError
+from mobile_export.backends.backend import BackendOptions
 from mobile_export.bundle import Bundle
 from mobile_export.evaluate import evaluate
 from mobile_export.export import export
@@ -38,7 +39,6 @@ def settings(name, **changes):
     return ExportSettings(
         Recipe.of("w8a8"),
         **{
-            "sampler": "lcm" if name == "lcm" else "ddim",
             "steps": STEPS,
             "guidance": 4.0 if name in TEXT else 1.0,
             "calibration_samples": 4,
@@ -97,6 +97,15 @@ def test_the_artifacts_draw_nearly_diffusers_own_image_of_a_seed(name, target, b
     assert not np.array_equal(found.images[0], found.images[1])
 
 
+def test_a_consistency_model_is_drawn_by_its_own_sampler(bundle_of):
+    assert {name: bundle_of(name).manifest["sampler"] for name in ("ddpm", "lcm")} == {"ddpm": "ddim", "lcm": "lcm"}
+    default = ExportSettings(Recipe.of("w8a8"))
+    found = [default.sampling(each) for each in ("LCMScheduler", "TCDScheduler", "PNDMScheduler", "")]
+    assert found == [("lcm", 4), ("tcd", 4), ("ddim", 50), ("ddim", 50)]
+    assert ExportSettings(Recipe.of("w8a8"), "euler", 7).sampling("LCMScheduler") == ("euler", 7)
+    assert ExportSettings(Recipe.of("w8a8"), "lcm").sampling("") == ("lcm", 4)
+
+
 @pytest.mark.parametrize("name", ["ldm-kl", "sd-image", "lcm"])
 def test_evaluation_compares_decoded_images(name, bundle_of):
     bundle = bundle_of(name)
@@ -150,6 +159,14 @@ def test_another_latent_size_is_an_option(tmp_path):
     bundle = export(str(tiny_pipelines.saved("ldm-kl")), tmp_path / "b", chosen)
     assert bundle.manifest["sample"] == {"channels": 4, "height": 8, "width": 16}
     assert draw(bundle, bundle_request(bundle, 1)).images.shape == (1, 3, 16, 32)
+
+
+def test_the_layout_of_the_neural_engine_is_for_what_has_one(tmp_path):
+    chosen = settings("sd-image", targets=("coreml",), options=BackendOptions(compute="ane"))
+    bundle = export(str(tiny_pipelines.saved("sd-image")), tmp_path / "b", chosen)
+    notes = {name: bundle.component("coreml", name)["description"]["notes"] for name in bundle.components("coreml")}
+    found = {name: "Laid out for the Neural Engine." in each for name, each in notes.items()}
+    assert found == {"unet": True, "vae_decoder": True, "text_encoder": False, "vae_encoder": False}
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from mobile_export.quantize.quantized_unet import quantized_model
 from mobile_export.quantize.recipe import Recipe
 from mobile_export.quantize.table import LayerQuantization, QuantizationTable
 
+PREFIX = "com.github.mobile-export"  # of the keys that are ours in a package's metadata
 PLACEMENT = "Which unit runs an operation, memory and speed are decided by Core ML on the device."
 
 
@@ -58,13 +59,14 @@ class CoreMLBackend:
         return Signature(tuple(Port.of(n, t) for n, t in given.items()), component.result)
 
     def export(self, component: Component, table: QuantizationTable, path: Path, progress: Progress) -> None:
-        system = f"{table.precision.name}, {self.options.ios}, {self.options.compute}"
+        options = replace(self.options, compute=layout_of(component, self.options))
+        system = f"{table.precision.name}, {options.ios}, {options.compute}"
         progress.stage(f"convert {component.name} to Core ML ({system})")
         table = float_outputs(table)
-        network = converted_form(component.network, table.layers, self.options)
+        network = converted_form(component.network, table.layers, options)
         package = convert(network, interface_of(component), table.layers, self.options.ios)
         progress.advance(1, 2)
-        save_package(package, path, package_metadata(component, table, self.options))
+        save_package(package, path, package_metadata(component, table, options))
         progress.advance(2, 2)
 
     def check_parity(
@@ -99,6 +101,8 @@ class CoreMLBackend:
         graph = sum(size for name, size in sizes if name.endswith(".mlmodel"))
         total = sum(size for _, size in sizes)
         notes = [f"{_system(found[0].specification_version)} and later. {PLACEMENT}", *_small(programs)]
+        if found[0].metadata.user_defined.get(f"{PREFIX}.compute") == "ane":
+            notes.append("Laid out for the Neural Engine.")
         if len(found) > 1:
             notes.append(f"Divided into {len(found)} packages that run one after the other.")
         return Description(
@@ -130,6 +134,16 @@ def float_outputs(table: QuantizationTable) -> QuantizationTable:
     return replace(table, layers={name: replace(layer, output=None) for name, layer in table.layers.items()})
 
 
+def layout_of(component: Component, options: BackendOptions) -> str:
+    """ "ane" or "all". A UNet gets the layout that was asked for, or is refused by name; what runs once an image, such
+    as a text encoder, gets the layout of the Neural Engine only where its network has one."""
+    if options.compute == "ane" and component.name != "unet":
+        from mobile_export.backends.coreml.ane import NETWORKS
+
+        return "ane" if isinstance(component.network, NETWORKS) else "all"
+    return options.compute
+
+
 def converted_form(network: nn.Module, layers: Mapping[str, LayerQuantization], options: BackendOptions) -> nn.Module:
     """The network in the layout and with the operations that the options ask for, its layers PlainLayers."""
     if options.compute == "ane":
@@ -145,18 +159,17 @@ def interface_of(component: Component) -> Interface:
 
 def package_metadata(component: Component, table: QuantizationTable, options: BackendOptions) -> dict[str, str]:
     """What the package says of itself. A model's own licence is not known here, so none is claimed for it."""
-    prefix = "com.github.mobile-export"
     kind = type(component.network).__name__
     return {
         "author": "mobile-export",
         "license": "The licence of the model that this package was made from applies.",
         "version": component.digest[:12],
         "description": f"{component.model}, {component.name}, {kind}, {table.precision.name}",
-        f"{prefix}.model": component.model,
-        f"{prefix}.model_sha256": component.digest,
-        f"{prefix}.component": component.name,
-        f"{prefix}.precision": table.precision.name,
-        f"{prefix}.compute": options.compute,
+        f"{PREFIX}.model": component.model,
+        f"{PREFIX}.model_sha256": component.digest,
+        f"{PREFIX}.component": component.name,
+        f"{PREFIX}.precision": table.precision.name,
+        f"{PREFIX}.compute": options.compute,
     }
 
 

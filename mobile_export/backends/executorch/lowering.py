@@ -20,6 +20,7 @@ from torch.export import ExportedProgram
 
 from mobile_export.backends.executorch.dependencies import Dependencies
 from mobile_export.backends.executorch.weight_only import partitioner
+from mobile_export.memory import release_memory
 
 # Passes of the XNNPACK delegate that do nothing unless one of these operators is in the graph.
 # Every pass traces the whole graph anew, which is most of the time of lowering a UNet.
@@ -71,7 +72,7 @@ def _forget() -> None:
 
     FakeTensorMode.cache_clear()
     is_same_node.cache_clear()
-    gc.collect()
+    release_memory()
 
 
 def _lowered(network: nn.Module, inputs: tuple[Tensor, ...], shortcuts: bool, into: Path | None) -> Lowered:
