@@ -19,13 +19,13 @@ NETWORKS, SAMPLING, TEXT, TARGETS = "What the networks become", "Sampling and co
 
 EXAMPLES = """Examples:
 
-mobile-export export emoji32 -o build/emoji32 --precision w4a8
+mobile-export export emoji32 -o emoji --precision w4a8
 
-mobile-export export ./stable-diffusion -o build/sd --target executorch --guidance 7.5 --steps 20 --prompts prompts.txt
+mobile-export export ./sd -o sd --guidance 7.5 --steps 20 --prompts list.txt
 
-mobile-export export ./stable-diffusion -o build/sd --target coreml --precision w6a16 --compute ane --prompts p.txt
+mobile-export export ./sd -o sd --target coreml --precision w6a16
 
-Then: mobile-export inspect build/sd, mobile-export simulate build/sd, mobile-export report build/sd"""
+Then: mobile-export inspect sd; mobile-export simulate sd; mobile-export report sd"""
 
 
 @app.command(epilog=EXAMPLES)
@@ -124,11 +124,13 @@ def export(
     ] = 2,
     as_json: Json = False,
 ) -> None:
-    """Make a bundle that a phone runs as it is: low-bit networks, sampler, correction, golden vectors, digests.
+    """Make a bundle that a phone runs as it is.
 
-    Each network of the model is quantized, written as a .pte (ExecuTorch) and an .mlpackage (Core ML), and compared
-    with the quantized PyTorch model. The correction is solved on what the artifacts themselves compute. Nothing appears
-    at the output before all checks have passed; an interrupted export goes on where it was.
+    Each network of the model is quantized, written as a .pte (ExecuTorch) and an
+    .mlpackage (Core ML), and compared with the quantized PyTorch model; the
+    correction is solved on what the artifacts themselves compute. Nothing
+    appears at the output before all checks have passed, and the same command
+    goes on where an interrupted one was.
     """
     from mobile_export.backends.backend import BackendOptions
     from mobile_export.export import export as run_export
