@@ -19,7 +19,10 @@ class Bundle private constructor(val folder: Path, val manifest: Manifest) {
 
     /** One network of a part. Throws UsageError naming what the part has. */
     fun component(target: String, component: String): Manifest.Component = part(target).components[component]
-        ?: throw UsageError("$name has no $component for $target; it has: ${part(target).components.keys.joinToString()}.")
+        ?: noComponent(target, component)
+
+    private fun noComponent(target: String, component: String): Nothing =
+        throw UsageError("$name has no $component for $target; it has: ${part(target).components.keys.joinToString()}.")
 
     /** The file or folder that the target's runtime loads. */
     fun artifact(target: String, component: String): Path = folder.resolve(component(target, component).artifact)
@@ -43,8 +46,8 @@ class Bundle private constructor(val folder: Path, val manifest: Manifest) {
         private const val UNBOUND = "Manifest.json" // at the root of an artifact folder: a list with random names
 
         /**
-         * The bundle in [folder], every check made in the order of docs/bundle-format.md. [targets]: the parts to check,
-         * null for all; files in the folders of others may be missing. Throws BundleError or FormatError.
+         * The bundle in [folder], every check made in the order of docs/bundle-format.md. [targets]: the parts to
+         * check, null for all; files in the folders of others may be missing. Throws BundleError or FormatError.
          */
         fun open(folder: Path, targets: Set<String>? = null): Bundle {
             val path = folder.resolve(MANIFEST)

@@ -11,8 +11,8 @@ import java.nio.file.attribute.BasicFileAttributes
 import java.util.zip.ZipInputStream
 
 /**
- * The bundles that are installed on this device, each a folder of [root]. What comes in becomes a bundle by a rename, after
- * all of it was checked: a broken or interrupted copy never replaces a bundle that works.
+ * The bundles that are installed on this device, each a folder of [root]. What comes in becomes a bundle by a rename,
+ * after all of it was checked: a broken or interrupted copy never replaces a bundle that works.
  *
  * [targets]: the parts that this device runs, null for all.
  */
@@ -48,7 +48,7 @@ class BundleStore(private val root: Path, private val targets: Set<String>? = nu
         }
     }
 
-    /** Lets [fill] add the files, then checks all of them and puts them in the place of an earlier bundle of this name. */
+    /** Lets [fill] add the files, checks all of them, and puts them in the place of an earlier bundle of this name. */
     fun install(name: String, fill: (Incoming) -> Unit): Bundle {
         val work = root.resolve(".${checked(name)}$PARTIAL")
         try {

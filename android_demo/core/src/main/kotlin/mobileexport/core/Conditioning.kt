@@ -1,8 +1,8 @@
 package mobileexport.core
 
 /**
- * What the UNet is told besides sample and timestep: [given] inputs by name, a row each, and what guidance's other branch
- * is told in their place, [other], empty without guidance.
+ * What the UNet is told besides sample and timestep: [given] inputs by name, a row each, and what guidance's other
+ * branch is told in their place, [other], empty without guidance.
  */
 class Conditioning(val given: Map<String, Input> = emptyMap(), val other: Map<String, Input> = emptyMap()) {
     /** The network as a denoiser, with guidance where there is something to be guided away from. */

@@ -72,7 +72,7 @@ class CorrectionFile private constructor(
         private fun checkVersion(metadata: Map<String, String>) {
             if (metadata["format"] != FORMAT) refuse("other-format", "metadata 'format' is not '$FORMAT'.")
             val version = metadata["format_version"]
-            val major = majorVersion(version) ?: refuse("bad-version", "'format_version' is '$version', not like $VERSION.")
+            val major = majorVersion(version) ?: refuse("bad-version", "format_version is '$version'.")
             if (major != majorVersion(VERSION)) {
                 refuse("unknown-major-version", "this reader knows version $VERSION, the file has $version.")
             }
@@ -91,7 +91,7 @@ class CorrectionFile private constructor(
                 for ((axis, size) in axes.zip(shape)) {
                     if (size > axis.limit) refuse(axis.error, "'$name' has $size ${axis.name}, at most ${axis.limit}.")
                     if (size < 1 || sizes.getOrPut(axis) { size } != size) {
-                        refuse("wrong-shape", "'$name' has $size ${axis.name}, expected ${sizes[axis] ?: "at least 1"}.")
+                        refuse("wrong-shape", "'$name' has $size ${axis.name}, expected ${sizes[axis]}, at least 1.")
                     }
                 }
             }

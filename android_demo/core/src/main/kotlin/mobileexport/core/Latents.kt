@@ -1,8 +1,8 @@
 package mobileexport.core
 
 /**
- * Constants between latents, which the UNet denoises, and images: [factor] image pixels per latent pixel along each side.
- * What the UNet denoises is (latents - shift) * scaling.
+ * Constants between latents, which the UNet denoises, and images: [factor] image pixels per latent pixel along each
+ * side. What the UNet denoises is (latents - shift) * scaling.
  */
 class Latents(
     val kind: String,

@@ -32,7 +32,12 @@ class Manifest internal constructor(
         val shape: List<Int> get() = listOf(1, channels, height, width)
     }
 
-    class Text(val tokenizer: List<String>, val prompts: String?, val subjects: List<String>, val negativePrompt: String)
+    class Text(
+        val tokenizer: List<String>,
+        val prompts: String?,
+        val subjects: List<String>,
+        val negativePrompt: String,
+    )
 
     class Part(
         val components: Map<String, Component>,

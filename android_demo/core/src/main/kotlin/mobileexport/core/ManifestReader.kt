@@ -50,7 +50,7 @@ internal object ManifestReader {
         val textSizes = text?.let { sizes(it, "max_length", "width", "vocabulary") }
         val texts = text?.let(::text)
         val latentSizes = latents?.let { sizes(it, "channels", "image_channels", "factor") }
-        val latentFactors = latents?.let { it.string("kind") to listOf("scaling_factor", "shift_factor").map(it::number) }
+        val factors = latents?.let { it.string("kind") to listOf("scaling_factor", "shift_factor").map(it::number) }
         val constants = top.optional("constants", top::string)
         val found = parts.toSortedMap(CodePointOrder).mapValues { (key, part) -> part(Fields(part, "parts.$key")) }
 
@@ -59,12 +59,12 @@ internal object ManifestReader {
         latentSizes?.let { inRange("latents", it, Int.MAX_VALUE) }
         textSizes?.let { inRange("text", it, Int.MAX_VALUE) }
         inRange("steps", listOf(steps), SamplingPlan.MAX_STEPS)
-        if (latentFactors != null && latentFactors.second[0] <= 0) {
+        if (factors != null && factors.second[0] <= 0) {
             refuse("out-of-range", "the scaling factor of latents must be above 0.")
         }
         return Manifest(
             version, name, precision, sampler, steps.toInt(), guidance, model, size(sample), size(image),
-            latentSizes?.let { latents(it, latentFactors!!) }, texts, constants, calibration, found, files,
+            latentSizes?.let { latents(it, factors!!) }, texts, constants, calibration, found, files,
         )
     }
 

@@ -23,7 +23,7 @@ class Safetensors private constructor(
     fun checkCoverage() {
         var reached = 0L
         for (entry in entries.values.sortedBy { it.begin }) {
-            if (entry.begin < reached) refuse("overlapping-tensors", "a tensor begins at ${entry.begin}, before $reached.")
+            if (entry.begin < reached) refuse("overlapping-tensors", "one begins at ${entry.begin}, before $reached.")
             if (entry.begin > reached) refuse("gap", "bytes $reached..${entry.begin} belong to no tensor.")
             reached = entry.end
         }
@@ -56,7 +56,7 @@ class Safetensors private constructor(
                 refuse("header-too-large", "the header has at most $MAX_HEADER bytes, got ${length.toULong()}.")
             }
             val payload = 8 + length.toInt()
-            if (payload > bytes.size) refuse("truncated", "the header needs $length bytes, ${bytes.size - 8} are there.")
+            if (payload > bytes.size) refuse("truncated", "the header needs $length bytes, it has ${bytes.size - 8}.")
             val text = decodeUtf8(bytes, 8, payload)
             if (!text.startsWith("{")) refuse("not-json", "the header must begin with '{'.")
             val header = TreeMap<String, Json>(CodePointOrder)

@@ -1,8 +1,8 @@
 package mobileexport.core
 
 /**
- * One image of a bundle on this device. A network is in memory only while it runs: each is loaded in a scope of its own,
- * and every way out of that scope (the end, an error, a cancellation) frees it.
+ * One image of a bundle on this device. A network is in memory only while it runs: each is loaded in a scope of its
+ * own, and every way out of that scope (the end, an error, a cancellation) frees it.
  */
 class Sampling(val bundle: Bundle, private val target: String, private val loader: NetworkLoader) {
     /** What is shown while it goes on. */
@@ -60,9 +60,8 @@ class Sampling(val bundle: Bundle, private val target: String, private val loade
     fun verify(cancellation: Cancellation = Cancellation(), onEvent: (Event) -> Unit = {}): Verification {
         val golden = Golden.read(bundle, target, file.plan.steps)
         return load("unet", onEvent).use { network ->
-            Verification.of(file, golden, golden.conditioning.denoiser(network, bundle.manifest.guidance), cancellation) {
-                onEvent(it)
-            }
+            val denoiser = golden.conditioning.denoiser(network, bundle.manifest.guidance)
+            Verification.of(file, golden, denoiser, cancellation, onEvent)
         }
     }
 

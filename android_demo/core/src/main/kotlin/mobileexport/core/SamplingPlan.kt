@@ -38,11 +38,11 @@ class SamplingPlan(
         if (sigma.any { it < 0 }) refuse("bad-plan", "a sigma is below 0")
         if (initSigma <= 0) refuse("bad-plan", "init_sigma is not above 0")
         for ((i, row) in w.withIndex()) {
-            if ((i + 1 until row.size).any { row[it] != 0f }) refuse("bad-plan", "step $i uses outputs before the first")
+            if (row.drop(i + 1).any { it != 0f }) refuse("bad-plan", "step $i uses outputs before the first")
         }
     }
 
-    private fun refuse(name: String, reason: String): Nothing = throw FormatError(name, "the plan is not valid: $reason.")
+    private fun refuse(name: String, reason: String): Nothing = throw FormatError(name, "the plan is no plan: $reason.")
 
     companion object {
         const val MAX_STEPS = 4096

@@ -3,8 +3,8 @@ package mobileexport.core
 /**
  * What the samples of a bundle can show: its classes, the prompts that it has embeddings of, or nothing in particular.
  *
- * [names]: of each, for people; one "" where there is nothing to choose. Throws UsageError for a bundle whose prompts only
- * its own text encoder understands: apps have no tokenizer.
+ * [names]: of each, for people; one "" where there is nothing to choose. Throws UsageError for a bundle whose prompts
+ * only its own text encoder understands: apps have no tokenizer.
  */
 class Subjects(private val bundle: Bundle) {
     private val manifest = bundle.manifest

@@ -22,7 +22,7 @@ object TensorFile {
                 size = if (side in 1..bytes.size) size * side else 0 // no overflow: each factor is below 2^31
                 if (size !in 1..bytes.size) throw FormatError("wrong-shape", "'$name' has the shape ${entry.shape}.")
             }
-            if (entry.end - entry.begin != size) throw FormatError("wrong-size", "'$name' is not the size of its shape.")
+            if (entry.end - entry.begin != size) throw FormatError("wrong-size", "'$name' has another size.")
         }
         file.checkCoverage()
         return file.entries.mapValues { (_, entry) -> input(file, entry) }

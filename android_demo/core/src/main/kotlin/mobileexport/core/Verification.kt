@@ -34,9 +34,8 @@ class Verification(
         appendLine("Conversion parity: ${verdict(conversionPassed)} (at least ${MIN_PSNR.toInt()} dB at each step)")
         appendLine("step  timestep  PSNR dB    seconds")
         for (step in steps) {
-            val seconds = step.nanoseconds / 1e9
-            val mark = if (step.equal) "=" else " "
-            appendLine("%4d  %8.2f  %7.2f%s  %8.3f".format(Locale.ROOT, step.index, step.timestep, step.psnr, mark, seconds))
+            val (mark, seconds) = Pair(if (step.equal) "=" else " ", step.nanoseconds / 1e9)
+            appendLine(ROW.format(Locale.ROOT, step.index, step.timestep, step.psnr, mark, seconds))
         }
         appendLine()
         appendLine("\"=\": equal to the bit; 200 dB is the most that is shown.")
@@ -47,6 +46,7 @@ class Verification(
     companion object {
         /** dB: another processor may round differently. */
         const val MIN_PSNR = 35.0
+        private const val ROW = "%4d  %8.2f  %7.2f%s  %8.3f"
 
         /** Replays [golden] with its part's plan and correction; [denoiser]: the part's network, with its guidance. */
         fun of(
