@@ -48,6 +48,16 @@ public struct BundleStore: Sendable {
         try FileManager.default.removeItem(at: folder.appendingPathComponent(name))
     }
 
+    /// Digests of the artifacts of all installed bundles that have a readable manifest.
+    public func artifactDigests(target: String) throws -> Set<String> {
+        let manifests = try names().compactMap { name in
+            try? Manifest(folder.appendingPathComponent(name).appendingPathComponent(Manifest.fileName))
+        }
+        return Set(manifests.flatMap { manifest in
+            (manifest.parts[target]?.components.values.map(\.artifact) ?? []).map(manifest.artifactSHA256)
+        })
+    }
+
     private func copy(from source: URL, to work: URL, target: String, onProgress: (Double) -> Void) throws {
         let manifestFile = source.appendingPathComponent(Manifest.fileName)
         guard exists(manifestFile) else {

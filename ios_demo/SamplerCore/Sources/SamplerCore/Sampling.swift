@@ -6,7 +6,8 @@ public struct Sampling: Sendable {
     /// What is shown while it goes on.
     public enum Event: Sendable {
         case loading(component: String)
-        case step(DeviceLoop.Step)
+        /// `seconds` is what this step took.
+        case step(DeviceLoop.Step, seconds: Double)
         case decoding
     }
 
@@ -45,7 +46,7 @@ public struct Sampling: Sendable {
     }
 
     /// (1, C, H, W), an image in about [-1, 1]. Throws `CancellationError` when its task is cancelled.
-    public func image(_ request: Request, onEvent: (Event) throws -> Void = { _ in }) throws -> Tensor {
+    public func image(_ request: Request, onEvent: @escaping (Event) throws -> Void = { _ in }) throws -> Tensor {
         let conditioning = try conditioning(request.subject, onEvent)
         let sample = try sample(request, conditioning, onEvent)
         guard let latents = bundle.manifest.latents else { return sample }
@@ -56,15 +57,25 @@ public struct Sampling: Sendable {
     }
 
     private func sample(
-        _ request: Request, _ conditioning: Conditioning, _ onEvent: (Event) throws -> Void
+        _ request: Request, _ conditioning: Conditioning, _ onEvent: @escaping (Event) throws -> Void
     ) throws -> Tensor {
         let shape = bundle.manifest.sample.shape
         let noise = Noise(seed: request.seed)
         let denoiser = try conditioning.denoiser(network("unet", onEvent), guidance: bundle.manifest.guidance)
         let loop = DeviceLoop(plan: file.plan, correction: request.corrected ? file.correction : nil)
         return try loop.sample(
-            noise: noise.initial(shape), stepNoise: { noise.step($0, shape) }, denoiser: denoiser
-        ) { try onEvent(.step($0)) }
+            noise: noise.initial(shape), stepNoise: { noise.step($0, shape) }, denoiser: denoiser, onStep: timed(onEvent))
+    }
+
+    /// Tells of each step with the time since the one before.
+    func timed(_ onEvent: @escaping (Event) throws -> Void) -> (DeviceLoop.Step) throws -> Void {
+        let clock = ContinuousClock()
+        var last = clock.now
+        return { step in
+            let now = clock.now
+            try onEvent(.step(step, seconds: (now - last) / .seconds(1)))
+            last = clock.now
+        }
     }
 
     private func conditioning(_ subject: String, _ onEvent: (Event) throws -> Void) throws -> Conditioning {

@@ -53,15 +53,14 @@ public struct Verification: Equatable, Sendable {
 
 extension Sampling {
     /// Replays the golden record of the part. The network is in memory only until then.
-    public func verify(onEvent: (Event) throws -> Void = { _ in }) throws -> Verification {
+    public func verify(onEvent: @escaping (Event) throws -> Void = { _ in }) throws -> Verification {
         let golden = try Golden(bundle, part, steps: file.plan.steps)
         let noise = Noise(seed: 0)
         let shape = bundle.manifest.sample.shape
         let network = try golden.conditioning.denoiser(network("unet", onEvent), guidance: bundle.manifest.guidance)
         let recorded = Replay(outputs: golden.outputs, network: network)
         let last = try DeviceLoop(plan: file.plan, correction: file.correction).sample(
-            noise: golden.noise, stepNoise: { noise.step($0, shape) }, denoiser: recorded
-        ) { try onEvent(.step($0)) }
+            noise: golden.noise, stepNoise: { noise.step($0, shape) }, denoiser: recorded, onStep: timed(onEvent))
         return Verification(
             steps: recorded.steps,
             sampleError: (last - golden.sampleCorrected).values.reduce(0) { max($0, abs($1)) },
@@ -74,6 +73,7 @@ extension Sampling {
 private final class Replay: Denoiser {
     let outputs: Tensor
     let network: any Denoiser
+    let clock = ContinuousClock()
     var steps: [Verification.Step] = []
 
     init(outputs: Tensor, network: any Denoiser) {
@@ -84,9 +84,9 @@ private final class Replay: Denoiser {
     func predict(_ sample: Tensor, timestep: Float) throws -> Tensor {
         let index = steps.count
         let expected = outputs[index]
-        let start = Date()
+        let start = clock.now
         let found = try network.predict(sample, timestep: timestep)
-        let seconds = Date().timeIntervalSince(start)
+        let seconds = (clock.now - start) / .seconds(1)
         guard found.shape == expected.shape else {
             throw UsageError("the network must return the shape \(expected.shape), it returned \(found.shape).")
         }

@@ -18,6 +18,8 @@ final class BundleStoreTests: XCTestCase {
         ])
         XCTAssertEqual(shares, shares.sorted())
         XCTAssertEqual(shares.last, 1)
+        let file = try bundle.correctionFile(of: bundle.part("coreml"))
+        XCTAssertEqual(try store.artifactDigests(target: "coreml"), [file.artifactSHA256])
         try store.remove("bundle")
         XCTAssertEqual(try place.contents(), [])
         XCTAssertThrowsError(try store.remove("../\(source.url.lastPathComponent)"))

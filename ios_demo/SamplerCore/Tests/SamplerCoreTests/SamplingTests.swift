@@ -56,7 +56,7 @@ final class SamplingTests: XCTestCase {
         }
         var steps: [Int] = []
         let image = try sampling.image(Sampling.Request(subject: "Füchsin 🦊", seed: 7)) { event in
-            if case .step(let step) = event { steps.append(step.index) }
+            if case .step(let step, _) = event { steps.append(step.index) }
         }
         XCTAssertEqual(steps, [0, 1, 2, 3])
         // Label 1 and null label 2 with guidance 2.5 are the constant output 2 + 2.5 * (1 - 2).
@@ -91,7 +91,7 @@ final class SamplingTests: XCTestCase {
 
         let task = Task {
             try fine.image(request) { event in
-                if case .step(let step) = event, step.index == 1 { withUnsafeCurrentTask { $0?.cancel() } }
+                if case .step(let step, _) = event, step.index == 1 { withUnsafeCurrentTask { $0?.cancel() } }
             }
         }
         do {
