@@ -132,7 +132,8 @@ def main() -> None:
         print("write the pipeline", flush=True)
         write_pipeline(source)
         release_memory()
-    shutil.rmtree(target, ignore_errors=True)
+    for old in (target, target.with_name(f".{target.name}.partial")):  # nothing is taken from an earlier run
+        shutil.rmtree(old, ignore_errors=True)
     settings = ExportSettings(
         Recipe.of(arguments.precision),
         steps=2,

@@ -83,6 +83,7 @@ def quantize(job: Job) -> tuple[QuantizedComponent, np.ndarray]:
     # Indices after the calibration samples, so that ranges and corrections are fitted on different noise.
     first = settings.calibration_samples
     batch = job.batch(range(first, first + settings.range_samples))
+    job.progress.stage("load unet")
     reference = job.guided(TorchDenoiser(job.model.unet))
     origin = f"{job.plan.digest()} {job.subjects.digest()} {settings.guidance:g} {settings.seed}"
     unet = job.model.component("unet")
@@ -118,6 +119,7 @@ class _Components:
     ) -> list[np.ndarray]:
         """Load a component besides the UNet, quantize it and `add` it; what the float network gives for `given`."""
         probes = [Probe(inputs) for inputs in given]
+        self.progress.stage(f"load {name}")
         quantized, results = quantize_network(model.component(name), recipe, probes, self.progress)
         self.add(quantized, model.reloads)
         return results
