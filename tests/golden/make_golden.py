@@ -18,6 +18,7 @@ FOLDER = Path(__file__).resolve().parent
 sys.path[:0] = [str(FOLDER.parents[1]), str(FOLDER.parent / "correction"), str(FOLDER)]
 
 import hostile_bundles  # noqa: E402
+import tiny_bundle  # noqa: E402
 from hostile_files import HOSTILE, LARGE, SHA  # noqa: E402
 from recorded_cases import CASES, STREAM, Case, edge_case, recorded_case  # noqa: E402
 from safetensors.numpy import save  # noqa: E402
@@ -55,7 +56,7 @@ def corpus(plan_of: Callable[[str, Case], SamplingPlan] = lambda name, case: cas
     for name, (length, size, error) in LARGE.items():
         make = {"header_length": length, "bytes": size}
         hostile.append({"name": name, "make": make, "error": error, "artifact_sha256": None})
-    bundle = hostile_bundles.bundle(plan_of("bundle", hostile_bundles.CASE))
+    bundle = tiny_bundle.bundle(plan_of("bundle", tiny_bundle.CASE))
     files |= {f"bundle/{name}": data for name, data in bundle.items()}
     bundles = [
         {"name": name, "edits": edits, "error": None} for name, edits in hostile_bundles.accepted(bundle).items()

@@ -8,10 +8,11 @@ import shutil
 import make_golden
 import numpy as np
 import pytest
-from hostile_bundles import CASE, apply
+from bundle_edits import apply
 from hostile_files import HOSTILE
 from recorded_cases import CASES
 from safetensors.numpy import load_file
+from tiny_bundle import CASE
 
 from correction import STREAMS, FormatError, GuidedDenoiser, initial_noise, read_correction, sample, step_noise
 from correction.loop import correct
