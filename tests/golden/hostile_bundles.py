@@ -1,4 +1,4 @@
-"""Hostile bundles as edits of a valid one, with the name of their refusal in every reader; and edits that do no harm."""
+"""Hostile bundles as edits of a valid one, with the name of their refusal in every reader; and harmless edits."""
 
 from __future__ import annotations
 
