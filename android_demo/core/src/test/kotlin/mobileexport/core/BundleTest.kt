@@ -54,8 +54,7 @@ class BundleTest {
 
     @Test
     fun anyByteOfAnyFileCounts() {
-        for (path in listOf("executorch/unet.pte", "coreml/golden.safetensors",
-            "coreml/unet.mlpackage/Manifest.json")) {
+        for (path in listOf("executorch/unet.pte", "coreml/golden.safetensors", WEIGHTS)) {
             val folder = Corpus.bundle()
             val file = folder.resolve(path)
             val bytes = Files.readAllBytes(file)
@@ -70,5 +69,9 @@ class BundleTest {
     fun namesAreSortedByCodePoint() {
         val names = listOf("a", "a/b", "é", "\uFF5E", "\uD83D\uDE00") // in UTF-16 the last two are the other way round
         assertEquals(names, names.reversed().sortedWith(CodePointOrder))
+    }
+
+    private companion object {
+        const val WEIGHTS = "coreml/unet.mlpackage/Data/weights.bin"
     }
 }
