@@ -24,5 +24,5 @@ exec unshare "${as_root[@]}" --mount --fork --kill-child bash -c '
     mount --rbind /dev "$swift/dev"
     mkdir -p "$swift$root"
     mount --bind "$root" "$swift$root"
-    exec chroot "$swift" /usr/bin/env -C "$root" HOME=/root PATH=/usr/libexec/swift/bin:/usr/bin:/usr/sbin LANG=C.UTF-8 "$@"
+    exec chroot "$swift" /usr/bin/env -C "$root" HOME=/root PATH=/usr/libexec/swift/bin:/usr/bin LANG=C.UTF-8 "$@"
 ' "$swift" "$root" "$@"

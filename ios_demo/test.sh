@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests SamplerCore, optimized as it ships, and checks the types of the app. The last line has the counts.
+# Tests SamplerCore, optimized as it ships; checks the types of the app and the style of both. The last line counts.
 #
 # Where no Swift compiler can be had, all of it is skipped, loudly, with exit code 0.
 set -uo pipefail
@@ -14,7 +14,7 @@ case $? in
 0) cat "$log" ;;
 3)
     echo "##############################################################################"
-    echo "# SKIPPED: the Swift tests and the type check of the iOS app"
+    echo "# SKIPPED: the tests of SamplerCore, and the check of the iOS app's types"
     echo "# $(tail -n 1 "$log")"
     echo "##############################################################################"
     echo "ios_demo: 0 passed, 0 failed, 1 skipped"
@@ -37,7 +37,9 @@ if [ "$status" != 0 ] && [ "$failed" = 0 ]; then
     failed=1
 fi
 
-if ios_demo/check_types.sh; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+for check in ios_demo/check_types.sh ios_demo/check_style.sh; do
+    if $check; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+done
 
 echo "ios_demo: $passed passed, $failed failed"
-[ "$failed" = 0 ] && [ "$passed" -gt 1 ]
+[ "$failed" = 0 ] && [ "$passed" -gt 2 ]

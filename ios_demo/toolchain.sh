@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs a Swift compiler for Linux in .tools/swift: the packages of Debian trixie, unpacked into a folder of their own.
+# Installs a Swift compiler for Linux in .tools/swift: packages of Debian trixie, unpacked into a folder of their own.
 #
-# Nothing of the machine changes: apt works on lists of its own, no package is installed, nothing stays mounted. Broken
+# Nothing of the machine changes: apt works on lists of its own, no package is installed, nothing is mounted. Broken
 # off, the same command goes on. Exit code 3: the packages cannot be had here, and the last line says why.
 set -euo pipefail
 

@@ -104,7 +104,7 @@
                     ForEach(found.steps, id: \.index) { step in
                         LabeledContent(
                             "Step \(step.index + 1)",
-                            value: step.equal ? "equal" : "\(step.psnr.formatted(.number.precision(.fractionLength(1)))) dB")
+                            value: step.equal ? "equal" : "\(decimal(step.psnr, places: 1)) dB")
                     }
                     ShareLink("Share the report", item: found.report(about: about))
                 }
@@ -112,9 +112,10 @@
         }
 
         private var about: [String] {
+            let manifest = bundle.manifest
             let system = ProcessInfo.processInfo.operatingSystemVersionString
             return [
-                "\(bundle.name), \(bundle.manifest.precision), \(bundle.manifest.sampler) in \(bundle.manifest.steps) steps",
+                "\(manifest.name), \(manifest.precision), \(manifest.sampler) in \(manifest.steps) steps",
                 "\(DeviceModel.name), \(system), \(session.units.rawValue)",
                 "Memory, largest seen: \(session.peakMemory.map(bytes) ?? "unknown")",
             ]
@@ -133,7 +134,8 @@
                 LabeledContent("Guidance", value: manifest.guidance.formatted())
                 LabeledContent("Image", value: "\(manifest.image.width) × \(manifest.image.height)")
                 if let part = manifest.parts[Library.target] {
-                    LabeledContent("Corrected steps", value: "\(part.keptSteps.filter(\.self).count) of \(part.keptSteps.count)")
+                    LabeledContent(
+                        "Corrected steps", value: "\(part.keptSteps.filter(\.self).count) of \(part.keptSteps.count)")
                     ForEach(part.components.sorted { $0.key < $1.key }, id: \.key) { name, component in
                         LabeledContent(name, value: "\(bytes(component.totalBytes)), \(component.precision)")
                     }
@@ -142,8 +144,10 @@
         }
     }
 
-    private func seconds(_ value: Double) -> String {
-        "\(value.formatted(.number.precision(.fractionLength(value < 10 ? 3 : 1)))) s"
+    private func seconds(_ value: Double) -> String { "\(decimal(value, places: value < 10 ? 3 : 1)) s" }
+
+    private func decimal(_ value: Double, places: Int) -> String {
+        value.formatted(.number.precision(.fractionLength(places)))
     }
 
     private func bytes(_ count: Int) -> String { Int64(count).formatted(.byteCount(style: .memory)) }

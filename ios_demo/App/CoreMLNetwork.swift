@@ -39,10 +39,11 @@
 
         private func run(_ model: MLModel, _ values: inout [String: MLFeatureValue]) throws {
             let names = model.modelDescription.inputDescriptionsByName.keys
-            let given = try Dictionary(uniqueKeysWithValues: names.map { name in
-                guard let value = values[name] else { throw UsageError("no package before gives \(name).") }
-                return (name, value)
-            })
+            let given = try Dictionary(
+                uniqueKeysWithValues: names.map { name in
+                    guard let value = values[name] else { throw UsageError("no package before gives \(name).") }
+                    return (name, value)
+                })
             let found = try model.prediction(from: MLDictionaryFeatureProvider(dictionary: given))
             for name in found.featureNames { values[name] = found.featureValue(for: name) }
         }

@@ -42,7 +42,9 @@
         func load(_ name: String, _ component: Manifest.Component) throws -> any Network {
             do {
                 return try CoreMLNetwork(compiled: compiled[name] ?? [], signature: component.signature, units: units)
-            } catch where !(error is UsageError) {
+            } catch let error as UsageError {
+                throw error
+            } catch {
                 // A system update may have made it unreadable: it is prepared again the next time.
                 try Self.cache().remove(digest: bundle.manifest.artifactSHA256(component.artifact))
                 throw UsageError(

@@ -44,7 +44,11 @@ final class Library {
                 }
             }
             do {
-                try await withTaskCancellationHandler { try await copy.value } onCancel: { copy.cancel() }
+                try await withTaskCancellationHandler {
+                    try await copy.value
+                } onCancel: {
+                    copy.cancel()
+                }
             } catch {
                 failure = explanation(of: error)
             }

@@ -26,7 +26,7 @@ struct LibraryView: View {
                 if library.names.isEmpty && library.installing == nil {
                     ContentUnavailableView(
                         "No bundles yet", systemImage: "square.and.arrow.down",
-                        description: Text("Copy the folder that mobile-export made to this device, then choose it here."))
+                        description: Text("Copy a folder that mobile-export made to this device, then choose it here."))
                 }
             }
             .navigationTitle("Bundles")
@@ -49,7 +49,12 @@ struct LibraryView: View {
 extension View {
     /// An alert while there is a message.
     func failureAlert(_ title: String, _ message: Binding<String?>) -> some View {
-        alert(title, isPresented: Binding(get: { message.wrappedValue != nil }, set: { if !$0 { message.wrappedValue = nil } })) {
+        let isPresented = Binding {
+            message.wrappedValue != nil
+        } set: { shown in
+            if !shown { message.wrappedValue = nil }
+        }
+        return alert(title, isPresented: isPresented) {
             Button("OK") {}
         } message: {
             Text(message.wrappedValue ?? "")

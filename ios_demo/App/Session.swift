@@ -85,7 +85,8 @@
             (pixels, verification, peakMemory, secondsPerStep) = (nil, nil, nil, [])
             let units = units
             start("Loading") { tell in
-                let runtime = try await CoreMLRuntime(bundle, part: bundle.part(Library.target), units: units) { done, all in
+                let part = try bundle.part(Library.target)
+                let runtime = try await CoreMLRuntime(bundle, part: part, units: units) { done, all in
                     let text = "The first load prepares the model, once (\(done + 1) of \(all))"
                     tell(.progress(Progress(text: text, share: Double(done) / Double(all))))
                 }

@@ -18,7 +18,9 @@ extension Optional: View where Wrapped: View { public var body: Never { fatalErr
 
 @resultBuilder public enum ViewBuilder {
     public static func buildExpression<Content: View>(_ content: Content) -> Content { content }
-    public static func buildBlock<each Content: View>(_ content: repeat each Content) -> Group<repeat each Content> { Group() }
+    public static func buildBlock<each Content: View>(_ content: repeat each Content) -> Group<repeat each Content> {
+        Group()
+    }
     public static func buildBlock<Content: View>(_ content: Content) -> Content { content }
     public static func buildIf<Content: View>(_ content: Content?) -> Content? { content }
     public static func buildEither<A: View, B: View>(first: A) -> Either<A, B> { Either() }
@@ -60,7 +62,9 @@ public struct WindowGroup<Content: View>: Scene {
     public var wrappedValue: Value
     public init(wrappedValue: Value) { self.wrappedValue = wrappedValue }
     public var projectedValue: Bindable<Value> { self }
-    public subscript<Subject>(dynamicMember path: ReferenceWritableKeyPath<Value, Subject>) -> Binding<Subject> { fatalError() }
+    public subscript<Subject>(dynamicMember path: ReferenceWritableKeyPath<Value, Subject>) -> Binding<Subject> {
+        fatalError()
+    }
 }
 
 public enum Axis { case horizontal, vertical }
@@ -110,12 +114,15 @@ public struct Picker<Selection: Hashable, Content: View>: Leaf {
     public init(_ title: String, selection: Binding<Selection>, @ViewBuilder content: () -> Content) {}
 }
 public struct ForEach<Data: RandomAccessCollection, Content: View>: Leaf {
-    public init<ID: Hashable>(_ data: Data, id: KeyPath<Data.Element, ID>, @ViewBuilder content: @escaping (Data.Element) -> Content) {}
-    public init(_ data: Data, @ViewBuilder content: @escaping (Data.Element) -> Content) where Data.Element: Identifiable {}
+    public init<ID: Hashable>(
+        _ data: Data, id: KeyPath<Data.Element, ID>, @ViewBuilder content: @escaping (Data.Element) -> Content
+    ) {}
+    public init(_ data: Data, @ViewBuilder content: @escaping (Data.Element) -> Content)
+    where Data.Element: Identifiable {}
     public func onDelete(perform action: ((IndexSet) -> Void)?) -> some View { self }
 }
 
-public struct IconOnlyLabelStyle { }
+public struct IconOnlyLabelStyle {}
 extension IconOnlyLabelStyle { public static var iconOnly: IconOnlyLabelStyle { IconOnlyLabelStyle() } }
 
 extension View {
@@ -129,10 +136,12 @@ extension View {
     public func onAppear(perform action: (() -> Void)? = nil) -> some View { self }
     public func onDisappear(perform action: (() -> Void)? = nil) -> some View { self }
     public func fileImporter(
-        isPresented: Binding<Bool>, allowedContentTypes: [UTType], onCompletion: @escaping (Result<URL, any Error>) -> Void
+        isPresented: Binding<Bool>, allowedContentTypes: [UTType],
+        onCompletion: @escaping (Result<URL, any Error>) -> Void
     ) -> some View { self }
     public func alert(
-        _ title: String, isPresented: Binding<Bool>, @ViewBuilder actions: () -> some View, @ViewBuilder message: () -> some View
+        _ title: String, isPresented: Binding<Bool>, @ViewBuilder actions: () -> some View,
+        @ViewBuilder message: () -> some View
     ) -> some View { self }
 }
 

@@ -1,7 +1,7 @@
 import Foundation
 
-/// What a runtime makes of artifacts on their first load, kept by the digest of the artifact: another artifact is prepared
-/// anew, and a preparation that broke off leaves nothing that looks finished.
+/// What a runtime makes of artifacts on their first load, kept by the digest of the artifact: another artifact is
+/// prepared anew, and a preparation that broke off leaves nothing that looks finished.
 public struct ArtifactCache: Sendable {
     public let folder: URL
 

@@ -5,8 +5,8 @@ public struct Bundle: Sendable {
     public let url: URL
     public let manifest: Manifest
 
-    /// Everything is checked before anything is loaded: the manifest, then paths and sizes, then digests, then that each
-    /// correction was solved for the artifact beside it.
+    /// Everything is checked before anything is loaded: the manifest, then paths and sizes, then digests, then that
+    /// each correction was solved for the artifact beside it.
     ///
     /// - Parameters:
     ///   - target: check the files of this part alone; nil checks all of them.
@@ -18,11 +18,13 @@ public struct Bundle: Sendable {
             throw FormatError("link", "\(Manifest.fileName) is a link: a bundle holds its files itself.")
         }
         guard kind(of: manifestURL) == .typeRegular else {
-            throw FormatError("no-manifest", "\(url.lastPathComponent) is not a bundle: it has no \(Manifest.fileName).")
+            throw FormatError(
+                "no-manifest", "\(url.lastPathComponent) is not a bundle: it has no \(Manifest.fileName).")
         }
         self.url = url
         manifest = try Manifest(manifestURL)
-        let parts = try target.map { [try part($0)] } ?? manifest.parts.sorted { Key($0.key) < Key($1.key) }.map(\.value)
+        let targets = target.map { [$0] } ?? manifest.parts.keys.sorted { Key($0) < Key($1) }
+        let parts = try targets.map(part)
         let files = target.map(manifest.files) ?? manifest.allFiles
         for path in manifest.files.keys.sorted() { try BundlePath.check(path) }
         for (path, file) in files { try checkSize(path, file) }

@@ -2,7 +2,8 @@
 enum BundlePath {
     /// The names along the path, as they are.
     static func names(_ path: Key) -> [String] {
-        path.text.utf8.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false).map { String(Substring($0)) }
+        let names = path.text.utf8.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false)
+        return names.map { String(Substring($0)) }
     }
 
     static func check(_ path: Key) throws {
@@ -10,8 +11,9 @@ enum BundlePath {
         guard !path.text.unicodeScalars.contains(where: isControl) else {
             throw FormatError("bad-path", "the manifest names a file with characters that no file name here may have.")
         }
-        guard !path.text.utf8.contains(UInt8(ascii: "\\")), !names(path).contains(where: ["", ".", ".."].contains) else {
-            throw FormatError("bad-path", "the manifest names '\(path)', which is outside of the bundle or no plain path.")
+        let isPlain = !names(path).contains { ["", ".", ".."].contains($0) }
+        guard isPlain, !path.text.utf8.contains(UInt8(ascii: "\\")) else {
+            throw FormatError("bad-path", "the manifest names '\(path)', outside of the bundle or no plain path.")
         }
     }
 

@@ -1,7 +1,7 @@
 import Foundation
 
-/// The bundles that are installed on this device, each a folder. What is copied in becomes a bundle by a rename, after all
-/// of it was checked: a broken or interrupted copy never replaces a bundle that works.
+/// The bundles that are installed on this device, each a folder. What is copied in becomes a bundle by a rename, after
+/// all of it was checked: a broken or interrupted copy never replaces a bundle that works.
 public struct BundleStore: Sendable {
     public let folder: URL
 
@@ -53,15 +53,17 @@ public struct BundleStore: Sendable {
         let manifests = try names().compactMap { name in
             try? Manifest(folder.appendingPathComponent(name).appendingPathComponent(Manifest.fileName))
         }
-        return Set(manifests.flatMap { manifest in
-            (manifest.parts[target]?.components.values.map(\.artifact) ?? []).map(manifest.artifactSHA256)
-        })
+        return Set(
+            manifests.flatMap { manifest in
+                (manifest.parts[target]?.components.values.map(\.artifact) ?? []).map(manifest.artifactSHA256)
+            })
     }
 
     private func copy(from source: URL, to work: URL, target: String, onProgress: (Double) -> Void) throws {
         let manifestFile = source.appendingPathComponent(Manifest.fileName)
         guard exists(manifestFile) else {
-            throw FormatError("no-manifest", "\(source.lastPathComponent) is not a bundle: it has no \(Manifest.fileName).")
+            throw FormatError(
+                "no-manifest", "\(source.lastPathComponent) is not a bundle: it has no \(Manifest.fileName).")
         }
         let manifest = try Manifest(manifestFile)
         for path in manifest.files.keys.sorted() { try BundlePath.check(path) }

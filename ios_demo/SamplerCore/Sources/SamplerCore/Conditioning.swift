@@ -1,5 +1,5 @@
-/// What the UNet is told besides sample and timestep: inputs by name, a row each, and what guidance's other branch is told
-/// in their place, nothing without guidance.
+/// What the UNet is told besides sample and timestep: inputs by name, a row each, and what guidance's other branch is
+/// told in their place, nothing without guidance.
 public struct Conditioning: Equatable, Sendable {
     public let given: [String: Tensor]
     public let null: [String: Tensor]

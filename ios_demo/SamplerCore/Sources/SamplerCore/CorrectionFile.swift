@@ -50,8 +50,8 @@ public struct CorrectionFile: Sendable {
     private static let tensors: [(name: Key, axes: [Axis])] = {
         let columns = SamplingPlan.columns.map { (name: Key("plan.\($0)"), axes: [Axis.steps]) }
         let tables = ["output_gain", "output_bias", "input_gain", "input_bias"] as [Key]
-        let all = columns + tables.map { ($0, [.steps, .channels]) }
-            + [("plan.w", [.steps, .history]), ("plan.init_sigma", [.one])]
+        let others = [(name: Key("plan.w"), axes: [Axis.steps, .history]), ("plan.init_sigma", [.one])]
+        let all = columns + others + tables.map { ($0, [.steps, .channels]) }
         return all.sorted { $0.name < $1.name }
     }()
 

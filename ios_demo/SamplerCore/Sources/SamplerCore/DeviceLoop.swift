@@ -1,10 +1,10 @@
 /// The sampler: a plan, its correction and a network, in float32, in a fixed order of operations.
 ///
-/// docs/correction-format.md states the order in words, correction/loop.py is the same program in Python: given the same
-/// model outputs, all end at the same bits.
+/// docs/correction-format.md states the order in words, correction/loop.py is the same program in Python: given the
+/// same model outputs, all end at the same bits.
 public struct DeviceLoop: Sendable {
-    /// After step `index` of `steps`: what the network saw, what it said, and the converted output, which is the picture
-    /// as far as it has formed.
+    /// After step `index` of `steps`: the sample that the network saw, what it said (corrected), the converted output,
+    /// which is the picture as far as it has formed, and the next sample.
     public struct Step: Sendable {
         public let index: Int
         public let steps: Int

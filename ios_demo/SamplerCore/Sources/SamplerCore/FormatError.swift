@@ -1,4 +1,5 @@
-/// A file was refused. `name` is the same in every reader: docs/correction-format.md and docs/bundle-format.md list them.
+/// A file was refused. `name` is the same in every reader:
+/// docs/correction-format.md and docs/bundle-format.md list them.
 public struct FormatError: Error, Equatable, Sendable, CustomStringConvertible {
     public let name: String
     public let message: String

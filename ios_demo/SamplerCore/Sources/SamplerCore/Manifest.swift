@@ -77,14 +77,17 @@ public struct Manifest: Equatable, Sendable {
 }
 
 extension Manifest {
-    /// The files of an artifact by their path in it: the file of this name itself, or all below the folder of this name.
+    /// The files of an artifact by their path in it: the file of this name, or all below the folder of this name.
     public func artifactFiles(_ artifact: String) -> [Key: File] {
-        if let file = files[Key(artifact)] { return [Key(artifact.split(separator: "/").last.map(String.init) ?? ""): file] }
+        if let file = files[Key(artifact)] {
+            return [Key(artifact.split(separator: "/").last.map(String.init) ?? ""): file]
+        }
         let folder = Array("\(artifact)/".utf8)
         let inside = files.filter { $0.key.text.utf8.starts(with: folder) }
-        return Dictionary(uniqueKeysWithValues: inside.map { path, file in
-            (Key(String(decoding: Array(path.text.utf8.dropFirst(folder.count)), as: UTF8.self)), file)
-        })
+        return Dictionary(
+            uniqueKeysWithValues: inside.map { path, file in
+                (Key(String(decoding: Array(path.text.utf8.dropFirst(folder.count)), as: UTF8.self)), file)
+            })
     }
 
     /// The digest that a correction is bound to. A file's is its sha256. A folder's is that of the sorted lines
@@ -92,7 +95,8 @@ extension Manifest {
     public func artifactSHA256(_ artifact: String) -> String {
         if let file = files[Key(artifact)] { return file.sha256 ?? "" }
         let bound = artifactFiles(artifact).filter { $0.key != "Manifest.json" }
-        return SamplerCore.sha256(Array(bound.map { Key("\($0.value.sha256 ?? "")  \($0.key)\n") }.sorted().map(\.text).joined().utf8))
+        let lines = bound.map { Key("\($0.value.sha256 ?? "")  \($0.key)\n") }.sorted()
+        return SamplerCore.sha256(Array(lines.map(\.text).joined().utf8))
     }
 
     /// All files, in the order of their paths.

@@ -28,9 +28,9 @@ extension Manifest {
         latents = try top.optional("latents") { try Latents($0.fields("latents")) }
         constants = try top.optional("constants") { try $0.string("constants") }
         files = entries.mapValues { File(bytes: $0["bytes"]?.integer, sha256: $0["sha256"]?.string) }
-        parts = try Dictionary(uniqueKeysWithValues: partEntries.map { name, value in
-            (name.text, try Part(Fields(value, path: "parts.\(name)")))
-        })
+        var parts: [String: Part] = [:]
+        for (name, value) in partEntries { parts[name.text] = try Part(Fields(value, path: "parts.\(name)")) }
+        self.parts = parts
         try checkRanges()
         try checkReferences()
     }
@@ -117,17 +117,19 @@ extension Manifest.Part {
     fileprivate init(_ fields: Fields) throws {
         correction = try fields.string("correction")
         golden = try fields.string("golden")
-        keptSteps = try fields.items("kept_steps", "true and false") { if case .boolean(let kept) = $0 { kept } else { nil } }
+        keptSteps = try fields.items("kept_steps", "true and false") {
+            if case .boolean(let kept) = $0 { kept } else { nil }
+        }
         let entries = try fields.fields("components")
         guard entries.content["unet"] != nil else { throw fields.refused("\(entries.path) has no unet") }
-        components = try Dictionary(uniqueKeysWithValues: entries.content.object.map { members in
-            try members.map { name, _ in
-                guard Manifest.componentNames.contains(name.text) else {
-                    throw fields.refused("\(entries.name(name)) is none of \(Manifest.componentNames)")
-                }
-                return (name.text, try Manifest.Component(entries.fields(name)))
+        var components: [String: Manifest.Component] = [:]
+        for name in entries.content.object?.keys.sorted() ?? [] {
+            guard Manifest.componentNames.contains(name.text) else {
+                throw fields.refused("\(entries.name(name)) is none of \(Manifest.componentNames)")
             }
-        } ?? [])
+            components[name.text] = try Manifest.Component(entries.fields(name))
+        }
+        self.components = components
     }
 }
 

@@ -4,7 +4,8 @@ public struct Pixels: Equatable, Sendable {
     public let height: Int
     public let rgba: [UInt8]
 
-    /// - Parameter image: (1, C, H, W) with C = 1 (grey) or 3, in about [-1, 1]: clamped, never wrapped; -1 is 0, 1 is 255.
+    /// - Parameter image: (1, C, H, W) with C = 1 (grey) or 3, in about [-1, 1]: clamped, never wrapped; -1 gives 0,
+    ///   1 gives 255.
     public init(image: Tensor) throws {
         guard image.shape.count == 4, image.shape[0] == 1, [1, 3].contains(image.shape[1]) else {
             throw UsageError("an image is (1, 1 or 3, height, width), got \(image.shape).")
@@ -18,14 +19,16 @@ public struct Pixels: Equatable, Sendable {
         }
     }
 
-    /// What there is to see before the last step, for samples of any number of channels: an image as it is; of latents the
-    /// first three channels (or the first alone), stretched to the whole range.
+    /// What there is to see before the last step, for samples of any number of channels: an image as it is; of latents
+    /// the first three channels (or the first alone), stretched to the whole range.
     public init(preview y: Tensor, latents: Bool) throws {
         guard latents else {
             try self.init(image: y)
             return
         }
-        guard y.shape.count == 4, y.shape[0] == 1 else { throw UsageError("a preview is of one sample, got \(y.shape).") }
+        guard y.shape.count == 4, y.shape[0] == 1 else {
+            throw UsageError("a preview is of one sample, got \(y.shape).")
+        }
         let channels = y.shape[1] < 3 ? 1 : 3
         let values = y.values.prefix(channels * y.shape[2] * y.shape[3])
         let peak = max(values.reduce(0) { max($0, abs($1)) }, .leastNormalMagnitude)

@@ -1,7 +1,7 @@
 import Foundation
 
-/// One image of a bundle on this device. A network is in memory only while it runs: each is loaded in a scope of its own,
-/// and every way out of that scope (the end, an error, a cancelled task) lets go of it.
+/// One image of a bundle on this device. A network is in memory only while it runs: each is loaded in a scope of its
+/// own, and every way out of that scope (the end, an error, a cancelled task) lets go of it.
 public struct Sampling: Sendable {
     /// What is shown while it goes on.
     public enum Event: Sendable {
@@ -64,7 +64,8 @@ public struct Sampling: Sendable {
         let denoiser = try conditioning.denoiser(network("unet", onEvent), guidance: bundle.manifest.guidance)
         let loop = DeviceLoop(plan: file.plan, correction: request.corrected ? file.correction : nil)
         return try loop.sample(
-            noise: noise.initial(shape), stepNoise: { noise.step($0, shape) }, denoiser: denoiser, onStep: timed(onEvent))
+            noise: noise.initial(shape), stepNoise: { noise.step($0, shape) }, denoiser: denoiser,
+            onStep: timed(onEvent))
     }
 
     /// Tells of each step with the time since the one before.
@@ -79,7 +80,9 @@ public struct Sampling: Sendable {
     }
 
     private func conditioning(_ subject: String, _ onEvent: (Event) throws -> Void) throws -> Conditioning {
-        guard subjects.takesPrompts, let text = bundle.manifest.text else { return try subjects.conditioning(of: subject) }
+        guard subjects.takesPrompts, let text = bundle.manifest.text else {
+            return try subjects.conditioning(of: subject)
+        }
         let tokenizer = try Tokenizer(bundle)
         let unet = part.components["unet"]?.signature.inputs.map(\.name) ?? []
         let guided = bundle.manifest.guidance > 1 && !unet.contains(Subjects.guidance)

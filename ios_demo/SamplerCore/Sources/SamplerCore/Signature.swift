@@ -26,10 +26,11 @@ public struct Signature: Equatable, Sendable {
     public func check(_ given: [String: Tensor], of artifact: String) throws {
         let names = inputs.map(\.name)
         guard Set(given.keys) == Set(names) else {
-            throw UsageError("\(artifact) takes \(names.joined(separator: ", ")); got \(given.keys.sorted().joined(separator: ", ")).")
+            throw UsageError("\(artifact) takes \(names), got \(given.keys.sorted()).")
         }
         for port in inputs where given[port.name]?.shape != port.shape {
-            throw UsageError("\(artifact) takes \(port.name) of shape \(port.shape), got \(given[port.name]?.shape ?? []).")
+            throw UsageError(
+                "\(artifact) takes \(port.name) of shape \(port.shape), got \(given[port.name]?.shape ?? []).")
         }
     }
 }

@@ -17,11 +17,10 @@ public struct Subjects: Sendable {
 
     public init(_ bundle: Bundle) throws {
         let manifest = bundle.manifest
-        constants = try manifest.constants.map { file in
-            Dictionary(uniqueKeysWithValues: try TensorFile(bundle.url.appendingPathComponent(file)).tensors.map {
-                ($0.key.text, $0.value)
-            })
-        } ?? [:]
+        constants =
+            try manifest.constants.map { file in
+                split(try TensorFile(bundle.url.appendingPathComponent(file)).tensors).given
+            } ?? [:]
         takesPrompts = manifest.text != nil && manifest.text?.prompts == nil
         if let text = manifest.text, let prompts = text.prompts {
             let tensors = try TensorFile(bundle.url.appendingPathComponent(prompts)).tensors
@@ -42,7 +41,8 @@ public struct Subjects: Sendable {
                 return
             }
             guard let label = manifest.model.nullLabel else {
-                throw UsageError("guidance \(manifest.guidance) needs a null class, which \(manifest.name) does not have.")
+                throw UsageError(
+                    "guidance \(manifest.guidance) needs a null class, which \(manifest.name) does not have.")
             }
             null = [Self.labels: Tensor(shape: [1], values: [Float(label)])]
         }

@@ -22,9 +22,11 @@ public struct TensorFile: Sendable {
             }
         }
         try file.checkCoverage()
-        tensors = try Dictionary(uniqueKeysWithValues: file.entries.map { name, entry in
-            (name, Tensor(shape: entry.shape, values: try Self.values(name, entry, file)))
-        })
+        var tensors: [Key: Tensor] = [:]
+        for (name, entry) in file.entries {
+            tensors[name] = Tensor(shape: entry.shape, values: try Self.values(name, entry, file))
+        }
+        self.tensors = tensors
     }
 
     private static let sizes = ["F32": 4, "I32": 4, "I64": 8]

@@ -41,7 +41,8 @@ extension Tokenizer {
         for file in ["special_tokens_map.json", "tokenizer_config.json"].compactMap({ files[$0] }) {
             let content = try json(file)
             for name in ["bos_token", "eos_token", "unk_token", "pad_token"] {
-                if let token = content[Key(name)]?.string ?? content[Key(name)]?["content"]?.string { found[name] = token }
+                let token = content[Key(name)]
+                if let text = token?.string ?? token?["content"]?.string { found[name] = text }
             }
         }
         return found

@@ -33,6 +33,7 @@ public struct Verification: Equatable, Sendable {
                 format: "%4d  %8.2f  %7.2f%@  %8.3f", step.index, step.timestep, step.psnr, step.equal ? " =" : "  ",
                 step.seconds)
         }
+        let needed = Int(Self.minimumPSNR)
         let noise = noiseEqual ? "equal to the bit" : "DIFFERENT"
         let sample = sampleEqual ? "equal to the bit" : "DIFFERENT, by up to \(sampleError)"
         return """
@@ -42,7 +43,7 @@ public struct Verification: Equatable, Sendable {
               noise                          \(noise)
               last sample of recorded outputs \(sample)
 
-            Conversion parity: \(conversionPassed ? "passed" : "FAILED") (at least \(Int(Self.minimumPSNR)) dB at each step)
+            Conversion parity: \(conversionPassed ? "passed" : "FAILED") (at least \(needed) dB at each step)
             step  timestep  PSNR dB     seconds
             \(rows.joined(separator: "\n"))
 

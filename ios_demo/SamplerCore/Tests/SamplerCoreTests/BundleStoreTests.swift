@@ -10,12 +10,14 @@ final class BundleStoreTests: XCTestCase {
         let bundle = try store.install(from: Corpus.bundle(in: source), target: "coreml") { shares.append($0) }
         XCTAssertEqual(bundle.url.lastPathComponent, "bundle")
         XCTAssertEqual(try store.names(), ["bundle"])
-        XCTAssertEqual(try place.contents(), [
-            "bundle", "bundle/coreml", "bundle/coreml/correction.safetensors", "bundle/coreml/golden.safetensors",
-            "bundle/coreml/unet.mlpackage", "bundle/coreml/unet.mlpackage/Data",
-            "bundle/coreml/unet.mlpackage/Data/weights.bin", "bundle/coreml/unet.mlpackage/Manifest.json",
-            "bundle/manifest.json",
-        ])
+        XCTAssertEqual(
+            try place.contents(),
+            [
+                "bundle", "bundle/coreml", "bundle/coreml/correction.safetensors", "bundle/coreml/golden.safetensors",
+                "bundle/coreml/unet.mlpackage", "bundle/coreml/unet.mlpackage/Data",
+                "bundle/coreml/unet.mlpackage/Data/weights.bin", "bundle/coreml/unet.mlpackage/Manifest.json",
+                "bundle/manifest.json",
+            ])
         XCTAssertEqual(shares, shares.sorted())
         XCTAssertEqual(shares.last, 1)
         let file = try bundle.correctionFile(of: bundle.part("coreml"))
@@ -26,7 +28,7 @@ final class BundleStoreTests: XCTestCase {
         XCTAssertFalse(try source.contents().isEmpty)
     }
 
-    /// One byte of the copy's source is changed, a file is missing, the other app's bundle is offered: the old one stays.
+    /// A byte of what is copied is changed, one is missing, a file is missing: the old one stays.
     func testARefusedBundleNeverReplacesOneThatWorks() throws {
         let (good, place) = try (TemporaryFolder(), TemporaryFolder())
         let store = try BundleStore(folder: place.url)

@@ -27,10 +27,12 @@ final class BundleTests: XCTestCase {
         XCTAssertThrowsError(try Bundle(url)) { XCTAssertEqual(($0 as? FormatError)?.name, "missing-file") }
         let bundle = try Bundle(url, target: "coreml")
         XCTAssertEqual(bundle.name, "golden — tiny")
-        XCTAssertEqual(bundle.manifest.files(of: "coreml").map(\.path.text), [
-            "coreml/correction.safetensors", "coreml/golden.safetensors",
-            "coreml/unet.mlpackage/Data/weights.bin", "coreml/unet.mlpackage/Manifest.json",
-        ])
+        XCTAssertEqual(
+            bundle.manifest.files(of: "coreml").map(\.path.text),
+            [
+                "coreml/correction.safetensors", "coreml/golden.safetensors",
+                "coreml/unet.mlpackage/Data/weights.bin", "coreml/unet.mlpackage/Manifest.json",
+            ])
         XCTAssertThrowsError(try Bundle(url, target: "tensorrt")) { error in
             XCTAssertEqual(
                 (error as? UsageError)?.description, "golden — tiny has no tensorrt part; it has: coreml, executorch.")
@@ -42,8 +44,10 @@ final class BundleTests: XCTestCase {
         let url = try Corpus.bundle(in: folder)
         let manifest = url.appendingPathComponent(Manifest.fileName)
         let text = try String(contentsOf: manifest, encoding: .utf8)
-        try text.replacingOccurrences(of: "\"artifact\": \"coreml/unet.mlpackage\"", with: "\"artifact\": \"executorch/unet.pte\"")
-            .write(to: manifest, atomically: true, encoding: .utf8)
+        try text.replacingOccurrences(
+            of: #"artifact": "coreml/unet.mlpackage""#, with: #"artifact": "executorch/unet.pte""#
+        )
+        .write(to: manifest, atomically: true, encoding: .utf8)
         try FileManager.default.removeItem(at: url.appendingPathComponent("executorch/unet.pte"))
         XCTAssertThrowsError(try Bundle(url, target: "coreml")) {
             XCTAssertEqual(($0 as? FormatError)?.name, "missing-file")

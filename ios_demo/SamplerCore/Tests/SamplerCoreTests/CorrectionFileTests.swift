@@ -9,7 +9,8 @@ final class CorrectionFileTests: XCTestCase {
             let name = try entry.text("name")
             let (url, made) = try entry["make"].map { (try large($0), true) } ?? (entry.file("file"), false)
             defer { if made { try? FileManager.default.removeItem(at: url) } }
-            XCTAssertThrowsError(try CorrectionFile(url, artifactSHA256: entry["artifact_sha256"]?.string), name) { error in
+            let artifact = entry["artifact_sha256"]?.string
+            XCTAssertThrowsError(try CorrectionFile(url, artifactSHA256: artifact), name) { error in
                 XCTAssertEqual((error as? FormatError)?.name, try? entry.text("error"), "\(name): \(error)")
             }
         }
@@ -39,7 +40,8 @@ final class CorrectionFileTests: XCTestCase {
     func testTheDigestOfTheArtifactIsComparedInLowerCase() throws {
         let entry = try Corpus.index("cases")[0]
         let digest = try entry.text("artifact_sha256")
-        XCTAssertEqual(try CorrectionFile(entry.file("correction"), artifactSHA256: digest.uppercased()).artifactSHA256, digest)
+        let file = try CorrectionFile(entry.file("correction"), artifactSHA256: digest.uppercased())
+        XCTAssertEqual(file.artifactSHA256, digest)
         XCTAssertThrowsError(
             try CorrectionFile(entry.file("correction"), artifactSHA256: String(repeating: "0", count: 64))
         ) { error in

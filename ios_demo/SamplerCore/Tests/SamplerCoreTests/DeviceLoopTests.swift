@@ -21,13 +21,13 @@ final class DeviceLoopTests: XCTestCase {
                 ? outputs
                 : try GuidedDenoiser(
                     unconditional: Recording(recorded("outputs_null")), conditional: outputs, scale: guidance)
-            let last = try DeviceLoop(plan: file.plan, correction: file.correction).sample(
-                noise: recorded("noise"), stepNoise: { stepNoise[$0] }, denoiser: denoiser
-            ) { step in
+            let check = { (step: DeviceLoop.Step) in
                 XCTAssertEqual(bits(outputs.seen[step.index]), bits(inputs[step.index]), "\(name), input \(step.index)")
                 XCTAssertEqual(bits(step.next), bits(stepSamples[step.index]), "\(name), sample \(step.index)")
                 samples += 1
             }
+            let last = try DeviceLoop(plan: file.plan, correction: file.correction).sample(
+                noise: recorded("noise"), stepNoise: { stepNoise[$0] }, denoiser: denoiser, onStep: check)
             XCTAssertEqual(outputs.seen.count, file.plan.steps, name)
             XCTAssertEqual(bits(last), bits(stepSamples[file.plan.steps - 1]), name)
         }

@@ -25,6 +25,7 @@ final class ExplanationTests: XCTestCase {
             "A file of this bundle is incomplete or was changed after the export. Copy the folder again.\n\n"
                 + "changed-file: coreml/golden.safetensors was changed.")
         XCTAssertEqual(explanation(of: UsageError("there is no bundle 'x'.")), "There is no bundle 'x'.")
-        XCTAssertTrue(explanation(of: NonFiniteError(stage: "sample", step: 3)).hasSuffix("sample holds NaN or infinity at step 3."))
+        let infinite = explanation(of: NonFiniteError(stage: "sample", step: 3))
+        XCTAssertTrue(infinite.hasSuffix("sample holds NaN or infinity at step 3."), infinite)
     }
 }

@@ -35,7 +35,7 @@ final class ImageTests: XCTestCase {
         ])
         let latents = try Latents(Fields(entry))
         let found = latents.toDecoder(Tensor(shape: [1, 1, 1, 2], values: [0.9, -1.5]))
-        XCTAssertEqual(bits(found), [0x40a14fba, 0xc10228d7])
+        XCTAssertEqual(bits(found), [0x40a1_4fba, 0xc102_28d7])
     }
 
     func testPSNR() {

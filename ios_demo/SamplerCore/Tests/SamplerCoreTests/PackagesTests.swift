@@ -25,6 +25,7 @@ final class PackagesTests: XCTestCase {
         let text = try String(contentsOf: url, encoding: .utf8)
         let files = chunks.map { "\"coreml/unet.chunks/\($0)/Manifest.json\": {\"bytes\": 1, \"sha256\": \"\"}," }
         let start = try XCTUnwrap(text.range(of: "\"files\": {"))
-        return try Manifest(bytes: Array(text.replacingCharacters(in: start, with: "\"files\": {" + files.joined()).utf8))
+        return try Manifest(
+            bytes: Array(text.replacingCharacters(in: start, with: "\"files\": {" + files.joined()).utf8))
     }
 }

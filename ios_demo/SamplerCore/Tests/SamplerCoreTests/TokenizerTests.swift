@@ -28,7 +28,9 @@ final class TokenizerTests: XCTestCase {
             return url
         }
         let content = try cases.get()
-        let words = try XCTUnwrap(content["vocabulary"]?.object).map { "\(quoted($0.key.text)): \($0.value.size ?? -1)" }
+        let words = try XCTUnwrap(content["vocabulary"]?.object).map {
+            "\(quoted($0.key.text)): \($0.value.size ?? -1)"
+        }
         let vocabulary = "{\(words.joined(separator: ", "))}"
         let pairs = try XCTUnwrap(content["merges"]?.array).map { $0.array?.compactMap(\.string) ?? [] }
         let config = #"{"pad_token": {"content": "!", "lstrip": false}, "bos_token": "<|startoftext|>"}"#
@@ -61,9 +63,10 @@ final class TokenizerTests: XCTestCase {
             merges: XCTUnwrap(content["merges"]?.array).map { pair in
                 try (XCTUnwrap(pair.array?[0].string), XCTUnwrap(pair.array?[1].string))
             },
-            specials: Dictionary(uniqueKeysWithValues: specials.compactMap { name, token in
-                token.string.map { (name.text, $0) }
-            }),
+            specials: Dictionary(
+                uniqueKeysWithValues: specials.compactMap { name, token in
+                    token.string.map { (name.text, $0) }
+                }),
             length: XCTUnwrap(content["length"]?.size))
     }
 
