@@ -33,6 +33,9 @@ class Manifest internal constructor(
     }
 
     class Text(
+        val maxLength: Long,
+        val width: Long,
+        val vocabulary: Long,
         val tokenizer: List<String>,
         val prompts: String?,
         val subjects: List<String>,

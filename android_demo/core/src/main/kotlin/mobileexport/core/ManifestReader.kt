@@ -47,8 +47,7 @@ internal object ManifestReader {
         top.members("versions")
         val text = top.optional("text", top::fields)
         val latents = top.optional("latents", top::fields)
-        val textSizes = text?.let { sizes(it, "max_length", "width", "vocabulary") }
-        val texts = text?.let(::text)
+        val words = text?.let(::text)
         val latentSizes = latents?.let { sizes(it, "channels", "image_channels", "factor") }
         val factors = latents?.let { it.string("kind") to listOf("scaling_factor", "shift_factor").map(it::number) }
         val constants = top.optional("constants", top::string)
@@ -57,14 +56,14 @@ internal object ManifestReader {
         inRange("sample", sample, Manifest.MAX_SIDE)
         inRange("image", image, Manifest.MAX_SIDE)
         latentSizes?.let { inRange("latents", it, Int.MAX_VALUE) }
-        textSizes?.let { inRange("text", it, Int.MAX_VALUE) }
+        words?.let { inRange("text", listOf(it.maxLength, it.width, it.vocabulary), Int.MAX_VALUE) }
         inRange("steps", listOf(steps), SamplingPlan.MAX_STEPS)
         if (factors != null && factors.second[0] <= 0) {
             refuse("out-of-range", "the scaling factor of latents must be above 0.")
         }
         return Manifest(
             version, name, precision, sampler, steps.toInt(), guidance, model, size(sample), size(image),
-            latentSizes?.let { latents(it, factors!!) }, texts, constants, calibration, found, files,
+            latentSizes?.let { latents(it, factors!!) }, words, constants, calibration, found, files,
         )
     }
 
@@ -84,6 +83,7 @@ internal object ManifestReader {
     }
 
     private fun text(text: Fields) = Manifest.Text(
+        text.whole("max_length"), text.whole("width"), text.whole("vocabulary"),
         text.strings("tokenizer"), text.optional("prompts", text::string), text.strings("subjects"),
         text.string("negative_prompt"),
     )

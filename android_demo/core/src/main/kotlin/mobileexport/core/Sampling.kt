@@ -15,8 +15,17 @@ class Sampling(val bundle: Bundle, private val target: String, private val loade
         data object Decoding : Event
     }
 
-    /** What to draw: the subject's number in [Subjects.names], and the noise; [corrected] leaves the correction out. */
-    class Request(val subject: Int = 0, val seed: Long = 0, val sample: Long = 0, val corrected: Boolean = true)
+    /**
+     * What to draw: the subject's number in [Subjects.names], or a [prompt] where the bundle takes prompts, and the
+     * noise. Without [corrected] the correction is left out.
+     */
+    class Request(
+        val subject: Int = 0,
+        val seed: Long = 0,
+        val sample: Long = 0,
+        val corrected: Boolean = true,
+        val prompt: String = "",
+    )
 
     private val file = bundle.correctionFile(target)
     val subjects = Subjects(bundle)
@@ -38,8 +47,10 @@ class Sampling(val bundle: Bundle, private val target: String, private val loade
     }
 
     private fun sample(request: Request, cancellation: Cancellation, onEvent: (Event) -> Unit): Tensor {
-        val conditioning = subjects.conditioning(request.subject)
         val noise = Noise(request.seed)
+        val conditioning =
+            if (subjects.takesPrompts) prompt(request.prompt, onEvent) else subjects.conditioning(request.subject)
+        cancellation.check()
         val shape = bundle.manifest.sample.shape
         val loop = DeviceLoop(file.plan, if (request.corrected) file.correction else null)
         return load("unet", onEvent).use { network ->
@@ -53,6 +64,21 @@ class Sampling(val bundle: Bundle, private val target: String, private val loade
                 onEvent(Event.Stepped(step, System.nanoTime() - begun))
                 begun = System.nanoTime()
             }
+        }
+    }
+
+    private fun prompt(prompt: String, onEvent: (Event) -> Unit): Conditioning {
+        val text = checkNotNull(bundle.manifest.text)
+        val files = TokenizerFiles(text.tokenizer.map(bundle.folder::resolve))
+        val tokenizer = files.tokenizer(text.maxLength.toInt(), text.vocabulary.toInt())
+        val told = bundle.component(target, "unet").signature.inputs.any { it.name == Subjects.GUIDANCE }
+        return load("text_encoder", onEvent).use { encoder ->
+            fun embedding(words: String): Tensor {
+                val ids = tokenizer.ids(words).map { it.toLong() }.toLongArray()
+                return encoder.run(mapOf("input_ids" to WholeTensor(listOf(1, ids.size), ids)))
+            }
+            val guided = bundle.manifest.guidance > 1 && !told
+            subjects.conditioning(embedding(prompt), if (guided) embedding(text.negativePrompt) else null)
         }
     }
 

@@ -3,24 +3,24 @@ package mobileexport.core
 /**
  * What the samples of a bundle can show: its classes, the prompts that it has embeddings of, or nothing in particular.
  *
- * [names]: of each, for people; one "" where there is nothing to choose. Throws UsageError for a bundle whose prompts
- * only its own text encoder understands: apps have no tokenizer.
+ * [names]: of each, for people; one "" where there is nothing to choose, none where any prompt can be given
+ * ([takesPrompts]), which the bundle's own text encoder understands.
  */
 class Subjects(private val bundle: Bundle) {
     private val manifest = bundle.manifest
     private val constants = manifest.constants?.let(bundle::tensors).orEmpty()
     private val prompts = manifest.text?.prompts?.let { Conditioning.of(bundle.tensors(it)) }
 
+    val takesPrompts: Boolean = manifest.text != null && manifest.text.prompts == null
+
     val names: List<String> = when {
+        takesPrompts -> emptyList()
         manifest.text != null -> manifest.text.subjects
         manifest.model.classes.isNotEmpty() -> manifest.model.classes
         else -> listOf("")
     }
 
     init {
-        if (manifest.text != null && prompts == null) {
-            throw UsageError("${bundle.name} has no prompts of its own: export it again with --prompts.")
-        }
         val odd = prompts?.given?.filterValues { it.shape[0] != names.size }.orEmpty()
         if (odd.isNotEmpty()) throw UsageError("${bundle.name} has ${names.size} prompts, but not as many ${odd.keys}.")
     }
@@ -36,6 +36,11 @@ class Subjects(private val bundle: Bundle) {
         return Conditioning(chosen.given + constants, chosen.other)
     }
 
+    /** Of embeddings (1, S, D); [negative]: that of guidance's other branch, null without guidance. */
+    internal fun conditioning(embedding: Tensor, negative: Tensor?) = Conditioning(
+        constants + (EMBEDDING to embedding), negative?.let { mapOf(EMBEDDING to it) }.orEmpty(),
+    )
+
     private fun labels(label: Long): Conditioning {
         fun only(value: Long) = mapOf("class_labels" to WholeTensor(listOf(1), longArrayOf(value)))
         if (manifest.guidance == 1.0) return Conditioning(only(label))
@@ -46,4 +51,11 @@ class Subjects(private val bundle: Bundle) {
 
     private fun row(rows: Input, index: Int): Input =
         (rows as? Tensor)?.row(index) ?: throw UsageError("the prompts of ${bundle.name} are no embeddings.")
+
+    companion object {
+        private const val EMBEDDING = "encoder_hidden_states"
+
+        /** The input of UNets that are told the guidance. */
+        internal const val GUIDANCE = "timestep_cond"
+    }
 }
