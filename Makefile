@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo pictures scale test test-ios lint format clean
+.PHONY: help env demo pictures scale test test-android test-ios lint format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -32,6 +32,9 @@ scale: env ## Export a model of the size of Stable Diffusion 1.5; takes 12 GB of
 
 test: $(VENV)/.installed-test ## Run the tests; ARGS is passed on: make test ARGS="-k plan -x"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+
+test-android: $(VENV)/.installed-test ## Test the Kotlin core, also on a real program; BUNDLES=build/emoji32-w8a8 draws with it
+	PYTHON=$(CURDIR)/$(BIN)/python OMP_NUM_THREADS=1 android_demo/test.sh $(BUNDLES)
 
 test-ios: ## Run the tests of the Swift package and check the types of the iOS app
 	ios_demo/test.sh
