@@ -47,10 +47,8 @@ class Stages(Progress):
             name = "unet"
         elif title.startswith("verify"):
             name = "verification"
-        if name != self.component:
-            self.component = name
-            reset_peak()
-        self.title, self.started = title, time.monotonic()
+        self.component, self.title, self.started = name, title, time.monotonic()
+        reset_peak()
         print(f"  {time.strftime('%H:%M:%S')} {title}", flush=True)
 
     def advance(self, done: int, total: int) -> None:

@@ -61,6 +61,7 @@ def export(
         release_memory()
         parts = {each.name: correct_part(each, job, components.entries[each.name]["unet"], work) for each in backends}
         model.release()
+        release_memory()
         latents = model.latents
         if latents is not None:
             given = [{"latents": latents.to_decoder(row[None])} for row in samples[:OTHER_PROBES]]

@@ -24,6 +24,7 @@ from mobile_export.backends.executorch.runtime import ExecuTorchArtifact, Loaded
 from mobile_export.backends.executorch.support import require_supported
 from mobile_export.backends.lockstep import Lockstep, follow
 from mobile_export.benchmark import step_time_ratio
+from mobile_export.memory import release_memory
 from mobile_export.models.component import Component, Port, Signature, call_network
 from mobile_export.progress import Progress
 from mobile_export.quantize.quantized_unet import quantized_model
@@ -46,13 +47,22 @@ class ExportedPair:
     """The shipped program and its tapped twin, which is the same one where nothing is tapped.
 
     points: names of the twin's taps in order; reduced: the smaller component that the twin is of, where the shipped
-    one has too many values to tap, else None.
+    one has too many values to tap, else None; twin: the file that the twin is in then, to be removed by who reads it.
     """
 
     shipped: Lowered
     tapped: Lowered
     points: tuple[str, ...]
     reduced: Component | None = None
+    twin: Path | None = None
+
+    def take_twin(self) -> LoadedProgram:
+        """The twin, loaded; its file is gone then."""
+        if self.twin is None:
+            return LoadedProgram(self.tapped.data, "the tapped twin")
+        program = LoadedProgram(self.twin, "the tapped twin")
+        self.twin.unlink()
+        return program
 
 
 class ExecuTorchBackend:
@@ -88,7 +98,9 @@ class ExecuTorchBackend:
             progress.advance(1, 2)
             del network  # its matrices are not the table's, but in another order
             smaller = TappedNetwork(network_for(reduced.network, table.layers, names).eval())
-            pair = ExportedPair(shipped, lower(smaller, tuple(reduced.inputs.values())), points, reduced)
+            twin_path = path.with_suffix(".tapped.pte")
+            tapped = lower(smaller, tuple(reduced.inputs.values()), into=twin_path)
+            pair = ExportedPair(shipped, tapped, points, reduced, twin_path)
         elif not points:
             shipped = lower(network, inputs)
             pair = ExportedPair(shipped, shipped, points)
@@ -111,16 +123,17 @@ class ExecuTorchBackend:
     def check_parity(
         self, component: Component, table: QuantizationTable, path: Path, exported: ExportedPair, probes: list[Probe]
     ) -> Parity:
+        release_memory()  # of what lowering left
         missing = missing_constants(read_contents(path.read_bytes(), str(path)), table)
         if missing:
             raise CheckFailed(f"{path} does not hold the quantized model's constants: {', '.join(missing[:5])}")
-        tapped = LoadedProgram(exported.tapped.data, "the tapped twin")
+        tapped = exported.take_twin()
         twin = quantized_model(component.network, table)
         total = Lockstep()
         probes = [probes[k] for k in np.linspace(0, len(probes) - 1, min(PROBES, len(probes))).round().astype(int)]
         compared = component if exported.reduced is None else exported.reduced
         signature = self.signature(compared)
-        shipped = LoadedProgram(path.read_bytes(), str(path)) if exported.reduced is None else None
+        shipped = LoadedProgram(path, str(path)) if exported.reduced is None else None
         for probe in probes if exported.reduced is None else reduced_probes(probes, signature):
             inputs = probe.tensors(signature.inputs)
             output, *taps = tapped(*inputs.values())
@@ -155,7 +168,7 @@ class ExecuTorchBackend:
         inputs = probe.tensors(self.signature(component).inputs)
         with torch.no_grad():
             ours = call_network(twin, inputs).double()
-        theirs = LoadedProgram(path.read_bytes(), str(path))(*inputs.values())[0].double()
+        theirs = LoadedProgram(path, str(path))(*inputs.values())[0].double()
         return float((ours - theirs).norm() / theirs.norm().clamp_min(1e-30))
 
     def finish(self, component: Component, path: Path, probes: list[Probe]) -> Path:

@@ -19,9 +19,12 @@ METHOD = "forward"
 
 
 class LoadedProgram:
-    """The `forward` method of a `.pte`. Raises CheckFailed when the runtime refuses the file."""
+    """The `forward` method of a `.pte`, from a file, which is then mapped and not copied into memory, or from bytes.
 
-    def __init__(self, data: bytes, source: str) -> None:
+    Raises CheckFailed when the runtime refuses it.
+    """
+
+    def __init__(self, data: bytes | Path, source: str) -> None:
         import executorch.kernels.quantized  # noqa: F401  registers the quantized portable operators
         from executorch.runtime import Runtime, Verification
 
@@ -66,7 +69,7 @@ class ExecuTorchArtifact(Artifact):
 
     def __init__(self, path: Path, signature: Signature) -> None:
         super().__init__(signature, str(path))
-        self.program = LoadedProgram(path.read_bytes(), str(path))
+        self.program = LoadedProgram(path, str(path))
         wanted = [port.shape for port in signature.inputs]
         if self.program.input_shapes != wanted:
             raise CheckFailed(
