@@ -57,8 +57,7 @@ class Bundle private constructor(val folder: Path, val manifest: Manifest) {
             val manifest = ManifestReader.read(Files.readAllBytes(path))
             val parts = manifest.parts.filterKeys { targets == null || it in targets }
             if (parts.isEmpty()) throw UsageError("${manifest.name} has ${manifest.parts.keys}, and none of $targets.")
-            val others = (manifest.parts.keys - parts.keys).map { "$it/" }
-            val files = manifest.files.filterKeys { name -> others.none(name::startsWith) }.toSortedMap(CodePointOrder)
+            val files = manifest.filesOf(targets)
             files.keys.forEach(::requirePlainPath)
             for ((name, entry) in files) reading(name) { checkSize(folder, name, entry) }
             for ((name, entry) in files) reading(name) { checkDigest(folder, name, entry) }

@@ -30,19 +30,32 @@ class BundleStore(private val root: Path, private val targets: Set<String>? = nu
 
     fun remove(name: String) = delete(root.resolve(checked(name)))
 
-    /** Copies a folder. */
-    fun install(name: String, source: Path): Bundle = install(name) { incoming ->
-        Files.walkFileTree(source, object : SimpleFileVisitor<Path>() {
-            override fun visitFile(file: Path, attributes: BasicFileAttributes): FileVisitResult {
-                if (attributes.isSymbolicLink) throw BundleError("link", "$file is a link.")
-                Files.newInputStream(file).use { incoming.add(source.relativize(file).joinToString("/"), it) }
-                return FileVisitResult.CONTINUE
-            }
-        })
+    /** Copies the files that this device needs out of a folder. */
+    fun installFolder(name: String, source: Path): Bundle = installFiles(name) { file ->
+        source.resolve(file).takeIf { Files.isRegularFile(it) }?.let { Files.newInputStream(it) }
     }
 
+    /**
+     * Copies the files that this device needs from wherever [open] finds them by their paths in the bundle; it gives null
+     * where there is none. [onProgress] gets the share of the bytes after each file.
+     */
+    fun installFiles(name: String, onProgress: (Double) -> Unit = {}, open: (String) -> InputStream?): Bundle =
+        install(name) { incoming ->
+            val bytes = open(MANIFEST)?.use { it.readUpTo(ManifestReader.MAX_BYTES + 1) }
+                ?: throw BundleError("no-manifest", "there is no $MANIFEST.")
+            val manifest = Manifest.read(bytes)
+            val files = manifest.filesOf(targets)
+            files.keys.forEach(::requirePlainPath) // before anything is opened by such a name
+            incoming.add(MANIFEST, bytes.inputStream())
+            for (file in files.keys) {
+                val content = open(file) ?: throw BundleError("missing-file", "$file is missing.")
+                content.use { incoming.add(file, it) }
+                onProgress(minOf(1.0, incoming.bytes.toDouble() / manifest.bytesOf(targets)))
+            }
+        }
+
     /** Unpacks a zip archive of the bundle's files, or of one folder that holds them, as it arrives. */
-    fun install(name: String, archive: InputStream): Bundle = install(name) { incoming ->
+    fun installArchive(name: String, archive: InputStream): Bundle = install(name) { incoming ->
         ZipInputStream(archive).use { zip ->
             for (entry in generateSequence { zip.nextEntry }) if (!entry.isDirectory) incoming.add(entry.name, zip)
         }
@@ -68,7 +81,8 @@ class BundleStore(private val root: Path, private val targets: Set<String>? = nu
     /** The files of a bundle as they come in. */
     class Incoming internal constructor(private val work: Path) {
         private var files = 0
-        private var bytes = 0L
+        internal var bytes = 0L
+            private set
 
         /** Adds the file at the relative [path]. Throws BundleError for a path to elsewhere and for too much of all. */
         fun add(path: String, content: InputStream) {

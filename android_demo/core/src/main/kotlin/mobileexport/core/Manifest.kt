@@ -59,14 +59,27 @@ class Manifest internal constructor(
         val totalBytes: Long,
     )
 
-    companion object {
-        /** Of an image, and its channels. */
-        const val MAX_SIDE = 4096
+    /** The files that a device needs that runs [targets], null for all parts, sorted: all but those of other parts. */
+    fun filesOf(targets: Set<String>?): Map<String, Json> {
+        val others = if (targets == null) emptyList() else (parts.keys - targets).map { "$it/" }
+        return files.filterKeys { name -> others.none(name::startsWith) }.toSortedMap(CodePointOrder)
     }
+
+    /** How many bytes these files have, as far as the manifest is right. */
+    fun bytesOf(targets: Set<String>?): Long =
+        filesOf(targets).values.sumOf { it.members?.get("bytes")?.size ?: 0 }
 
     /** The entries of an artifact: the file [name] itself, or the files below the folder by their path in it. */
     fun artifactFiles(name: String): Map<String, Json> {
         files[name]?.let { return mapOf(name.substringAfterLast('/') to it) }
         return files.filterKeys { it.startsWith("$name/") }.mapKeys { it.key.removePrefix("$name/") }
+    }
+
+    companion object {
+        /** Of an image, and its channels. */
+        const val MAX_SIDE = 4096
+
+        /** The content of manifest.json, its files not yet looked at. Throws BundleError. */
+        fun read(bytes: ByteArray): Manifest = ManifestReader.read(bytes)
     }
 }

@@ -13,6 +13,7 @@ internal object ManifestReader {
 
     /** Throws BundleError. */
     fun read(bytes: ByteArray): Manifest {
+        if (bytes.size > MAX_BYTES) refuse("manifest-too-large", "it has more than $MAX_BYTES bytes.")
         val content = try {
             parseJson(decodeUtf8(bytes), MAX_DEPTH, MAX_WHOLE)
         } catch (error: FormatError) {

@@ -1,5 +1,6 @@
 package mobileexport.core
 
+import mobileexport.core.Corpus.get
 import java.io.ByteArrayInputStream
 import java.io.ByteArrayOutputStream
 import java.io.IOException
@@ -12,6 +13,7 @@ import kotlin.test.Test
 import kotlin.test.assertEquals
 import kotlin.test.assertFailsWith
 import kotlin.test.assertTrue
+import kotlin.test.fail
 
 class BundleStoreTest {
     private val root: Path = Files.createTempDirectory("store")
@@ -34,9 +36,9 @@ class BundleStoreTest {
 
     @Test
     fun foldersAndArchivesAreInstalled() {
-        store.install("folder", Corpus.bundle())
-        store.install("archive", ByteArrayInputStream(zipped(Corpus.bundle())))
-        store.install("nested", ByteArrayInputStream(zipped(Corpus.bundle(), "some name/")))
+        store.installFolder("folder", Corpus.bundle())
+        store.installArchive("archive", ByteArrayInputStream(zipped(Corpus.bundle())))
+        store.installArchive("nested", ByteArrayInputStream(zipped(Corpus.bundle(), "some name/")))
         assertEquals(listOf("archive", "folder", "nested"), store.names())
         assertEquals(store.names(), there())
         for (name in store.names()) assertEquals("golden — tiny", store.open(name).name)
@@ -45,26 +47,55 @@ class BundleStoreTest {
     }
 
     @Test
+    fun onlyTheFilesOfThisDeviceAreAskedFor() {
+        val source = Corpus.bundle()
+        val asked = ArrayList<String>()
+        val shares = ArrayList<Double>()
+        val phone = BundleStore(root, setOf("executorch"))
+        phone.installFiles("tiny", shares::add) { file ->
+            asked += file
+            Files.newInputStream(source.resolve(file))
+        }
+        val files = listOf("correction.safetensors", "golden.safetensors", "unet.pte").map { "executorch/$it" }
+        assertEquals(listOf("manifest.json") + files, asked)
+        assertTrue(shares.size == 3 && shares == shares.sorted() && shares.last() == 1.0, "$shares")
+        assertEquals("missing-file", assertFailsWith<BundleError> { store.open("tiny") }.name)
+        assertEquals("golden — tiny", phone.open("tiny").name)
+    }
+
+    @Test
+    fun noPathOutOfTheBundleIsAskedFor() {
+        val edits = Corpus.entries("bundles").single { it["name"].string == "path-through-the-parent" }["edits"]
+        val source = Corpus.bundle(edits.items!!)
+        val error = assertFailsWith<BundleError> {
+            store.installFiles("tiny") { if (it == "manifest.json") Files.newInputStream(source.resolve(it)) else fail(it) }
+        }
+        assertEquals("bad-path", error.name)
+        assertEquals("no-manifest", assertFailsWith<BundleError> { store.installFiles("tiny") { null } }.name)
+        assertEquals(emptyList(), there())
+    }
+
+    @Test
     fun aRefusedBundleLeavesTheEarlierOne() {
-        store.install("tiny", Corpus.bundle())
+        store.installFolder("tiny", Corpus.bundle())
         val bad = Corpus.bundle()
         Files.write(bad.resolve("executorch/unet.pte"), ByteArray(64))
-        assertEquals("changed-file", assertFailsWith<BundleError> { store.install("tiny", bad) }.name)
+        assertEquals("changed-file", assertFailsWith<BundleError> { store.installFolder("tiny", bad) }.name)
         assertEquals(listOf("tiny"), there())
         assertEquals("golden — tiny", store.open("tiny").name)
     }
 
     @Test
     fun aBrokenStreamLeavesTheEarlierOne() {
-        store.install("tiny", Corpus.bundle())
+        store.installFolder("tiny", Corpus.bundle())
         val archive = zipped(Corpus.bundle())
         for (length in listOf(0, 10, archive.size / 3, archive.size / 2)) {
             val broken = object : InputStream() {
                 val inner = ByteArrayInputStream(archive, 0, length)
                 override fun read(): Int = inner.read().also { if (it < 0) throw IOException("connection lost") }
             }
-            assertFailsWith<IOException> { store.install("tiny", broken) }
-            assertFailsWith<Exception> { store.install("tiny", ByteArrayInputStream(archive, 0, length)) }
+            assertFailsWith<IOException> { store.installArchive("tiny", broken) }
+            assertFailsWith<Exception> { store.installArchive("tiny", ByteArrayInputStream(archive, 0, length)) }
             assertEquals(listOf("tiny"), there())
             assertEquals("golden — tiny", store.open("tiny").name)
         }
@@ -83,8 +114,8 @@ class BundleStoreTest {
 
     @Test
     fun whatAKilledInstallationLeftIsRepairedAtTheNextStart() {
-        store.install("replaced", Corpus.bundle())
-        store.install("moved", Corpus.bundle())
+        store.installFolder("replaced", Corpus.bundle())
+        store.installFolder("moved", Corpus.bundle())
         Corpus.copy(root.resolve("replaced"), root.resolve(".replaced.old")) // killed before it was deleted
         Files.move(root.resolve("moved"), root.resolve(".moved.old")) // killed between the two renames
         Files.createDirectories(root.resolve(".moved.partial/executorch"))
@@ -102,7 +133,7 @@ class BundleStoreTest {
                 it.write(1)
             }
             val archive = ByteArrayInputStream(bytes.toByteArray())
-            assertEquals("bad-path", assertFailsWith<BundleError> { store.install("evil", archive) }.name)
+            assertEquals("bad-path", assertFailsWith<BundleError> { store.installArchive("evil", archive) }.name)
         }
         assertEquals(emptyList(), there())
         assertTrue(Files.notExists(root.resolveSibling("evil")))
@@ -111,7 +142,7 @@ class BundleStoreTest {
     @Test
     fun namesOfOtherFoldersAreRefused() {
         for (name in listOf("", ".", "..", "../x", "a/b", ".hidden")) {
-            assertFailsWith<Exception> { store.install(name, Corpus.bundle()) }
+            assertFailsWith<Exception> { store.installFolder(name, Corpus.bundle()) }
             assertFailsWith<Exception> { store.remove(name) }
         }
         assertEquals(emptyList(), there())
@@ -122,7 +153,7 @@ class BundleStoreTest {
     fun deletingABundleLeavesWhatItsLinksLeadTo() {
         val kept = Files.createTempDirectory("kept").resolve("file")
         Files.write(kept, ByteArray(3))
-        store.install("tiny", Corpus.bundle())
+        store.installFolder("tiny", Corpus.bundle())
         Files.createSymbolicLink(root.resolve("tiny/link"), kept.parent)
         store.remove("tiny")
         assertTrue(Files.exists(kept))
