@@ -7,7 +7,8 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
-if command -v "$1" >/dev/null; then exec "$@"; fi
+# Not "swift": Debian has another program of that name.
+if command -v swiftc >/dev/null; then exec "$@"; fi
 
 ios_demo/toolchain.sh
 swift=${TOOLS:-$root/.tools}/swift

@@ -32,6 +32,7 @@ ios_demo/swift.sh swift test --package-path ios_demo/SamplerCore --scratch-path 
 status=${PIPESTATUS[0]}
 passed=$(grep -cE "^Test Case .* passed \(" "$log")
 failed=$(grep -cE "^Test Case .* failed \(" "$log")
+skipped=$(grep -cE "^Test Case .* skipped \(" "$log")
 if [ "$status" != 0 ] && [ "$failed" = 0 ]; then
     echo "swift test ended with status $status before its tests did" >&2
     failed=1
@@ -41,5 +42,5 @@ for check in ios_demo/check_types.sh ios_demo/check_style.sh; do
     if $check; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
 done
 
-echo "ios_demo: $passed passed, $failed failed"
+echo "ios_demo: $passed passed, $failed failed$([ "$skipped" = 0 ] || echo ", $skipped skipped")"
 [ "$failed" = 0 ] && [ "$passed" -gt 2 ]

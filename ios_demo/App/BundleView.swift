@@ -77,7 +77,7 @@
                     }
                 }
                 HStack {
-                    TextField("Seed", value: $session.seed, format: .number)
+                    TextField("Seed", value: $session.seed, format: .number.grouping(.never))
                     Button("Another seed", systemImage: "dice") { session.seed = UInt64.random(in: 0..<1_000_000) }
                         .labelStyle(.iconOnly)
                 }

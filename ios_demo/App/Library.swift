@@ -15,9 +15,15 @@ final class Library {
     private var task: Task<Void, Never>?
 
     nonisolated static func store() throws -> BundleStore {
-        let documents = try FileManager.default.url(
+        let support = try FileManager.default.url(
             for: .applicationSupportDirectory, in: .userDomainMask, appropriateFor: nil, create: true)
-        return try BundleStore(folder: documents.appendingPathComponent("Bundles"))
+        let store = try BundleStore(folder: support.appendingPathComponent("Bundles"))
+        #if canImport(Darwin)
+            var (folder, values) = (store.folder, URLResourceValues())
+            values.isExcludedFromBackup = true  // it can be copied again, and is large
+            try folder.setResourceValues(values)
+        #endif
+        return store
     }
 
     /// Lists what is installed, and lets go of what was prepared for bundles that are gone.

@@ -59,6 +59,7 @@ public struct Sampling: Sendable {
     private func sample(
         _ request: Request, _ conditioning: Conditioning, _ onEvent: @escaping (Event) throws -> Void
     ) throws -> Tensor {
+        guard request.seed < 1 << 63 else { throw UsageError("the seed must be 0 to 2^63 - 1, got \(request.seed).") }
         let shape = bundle.manifest.sample.shape
         let noise = Noise(seed: request.seed)
         let denoiser = try conditioning.denoiser(network("unet", onEvent), guidance: bundle.manifest.guidance)

@@ -67,6 +67,10 @@ final class SamplingTests: XCTestCase {
         XCTAssertTrue(image.hasSameBits(as: expected))
         let uncorrected = try sampling.image(Sampling.Request(subject: "Füchsin 🦊", seed: 7, corrected: false))
         XCTAssertFalse(image.hasSameBits(as: uncorrected))
+        XCTAssertThrowsError(try sampling.image(Sampling.Request(subject: "cat", seed: 1 << 63))) { error in
+            XCTAssertEqual(
+                (error as? UsageError)?.description, "the seed must be 0 to 2^63 - 1, got 9223372036854775808.")
+        }
         XCTAssertThrowsError(try sampling.image(Sampling.Request(subject: "dog", seed: 7))) { error in
             XCTAssertEqual((error as? UsageError)?.description, "'dog' is none of: cat, Füchsin 🦊.")
         }
@@ -144,7 +148,7 @@ final class Networks: @unchecked Sendable {
     var loaded: [String] = []
 }
 
-private final class StandIn: Network {
+final class StandIn: Network {
     private let networks: Networks
     private let signature: Signature
     private let answer: ([String: Tensor], Int) throws -> Tensor

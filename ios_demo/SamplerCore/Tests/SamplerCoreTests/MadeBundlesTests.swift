@@ -1,0 +1,67 @@
+import XCTest
+
+@testable import SamplerCore
+
+/// Bundles with a Core ML part that the exporter made on this machine: those in build/, or in the folder $BUNDLES
+/// (within the repository, where the tests run in a root of their own).
+final class MadeBundlesTests: XCTestCase {
+    func testTheirRecordsAreReplayedToTheBit() throws {
+        let bundles = try made()
+        for bundle in bundles {
+            let part = try bundle.part("coreml")
+            let file = try bundle.correctionFile(of: part)
+            let golden = try Golden(bundle, part, steps: file.plan.steps)
+            let shape = bundle.manifest.sample.shape
+            XCTAssertEqual(bits(Noise(seed: 0).initial(shape)), bits(golden.noise), bundle.name)
+            let last = try DeviceLoop(plan: file.plan, correction: file.correction).sample(
+                noise: golden.noise, stepNoise: { Noise(seed: 0).step($0, shape) },
+                denoiser: Recording(golden.outputs))
+            XCTAssertEqual(bits(last), bits(golden.sampleCorrected), bundle.name)
+        }
+        print("bundles of this machine: \(bundles.map(\.name)) replayed to the bit")
+    }
+
+    /// The session calls every network with what its signature says, in the order of a pipeline.
+    func testTheirNetworksAreCalledAsTheirSignaturesSay() throws {
+        for bundle in try made() {
+            let networks = Networks()
+            let sampling = try Sampling(bundle, target: "coreml") { name, component in
+                StandIn(networks, name, component.signature) { _, _ in
+                    Tensor(repeating: 0.25, shape: component.signature.output.shape)
+                }
+            }
+            let subject = sampling.subjects.takesPrompts ? "a cat" : sampling.subjects.names[0]
+            let image = try sampling.image(Sampling.Request(subject: subject, seed: 3))
+            let size = bundle.manifest.image
+            XCTAssertEqual(image.shape, [1, size.channels, size.height, size.width], bundle.name)
+            let expected = (sampling.subjects.takesPrompts ? ["text_encoder"] : []) + ["unet"]
+            XCTAssertEqual(
+                networks.loaded, expected + (bundle.manifest.latents == nil ? [] : ["vae_decoder"]), bundle.name)
+            XCTAssertEqual(networks.alive, 0, bundle.name)
+        }
+    }
+
+    private func made() throws -> [Bundle] {
+        let build = Corpus.root.appendingPathComponent("../../build").standardizedFileURL.path
+        let folder = URL(fileURLWithPath: ProcessInfo.processInfo.environment["BUNDLES"] ?? build)
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
+        let bundles = try names.filter { !$0.hasPrefix(".") }.sorted().compactMap { name in
+            try opened(folder.appendingPathComponent(name))
+        }
+        if bundles.isEmpty { throw XCTSkip("\(folder.path) has no bundle with a Core ML part; make demo makes some") }
+        return bundles
+    }
+
+    /// nil of what is no bundle for this app, or one of a version without a record of every output.
+    private func opened(_ url: URL) throws -> Bundle? {
+        let file = url.appendingPathComponent(Manifest.fileName)
+        guard FileManager.default.fileExists(atPath: file.path) else { return nil }
+        do {
+            let manifest = try Manifest(file)
+            guard manifest.parts["coreml"] != nil, manifest.formatVersion != "3.0" else { return nil }
+        } catch let error as FormatError where error.name == "unknown-major-version" {
+            return nil
+        }
+        return try Bundle(url, target: "coreml")
+    }
+}
