@@ -133,6 +133,7 @@ def component_figures(bundle: Bundle, target: str, name: str) -> dict[str, Any]:
         **placement(sizes["delegates"], sizes["undelegated"]),
         "operations": sizes["operations"],
         "not quantized": entry["float_layers"],
+        **({"tables in float16": halves} if (halves := entry.get("half_embeddings")) else {}),
         "notes": " ".join(sizes["notes"]),
         "conversion parity": entry["conversion_parity"],
     }

@@ -14,6 +14,7 @@ from typing import Any
 from mobile_export.backends.backend import Backend, BackendOptions
 from mobile_export.bundle import path_digest
 from mobile_export.progress import Progress
+from mobile_export.quantize.half_embedding import large_embeddings
 from mobile_export.quantized_component import QuantizedComponent
 
 
@@ -59,6 +60,7 @@ def lower_component(
         "ideal_bytes": bits * component.parameters // 8,
         "float_layers": table.float_layers(component.network),
         "refitted_layers": {n: f"{asked.name} -> {taken.name}" for n, (asked, taken) in table.refitted().items()},
+        "half_embeddings": large_embeddings(component.network),
         "input_groups": {name: groups for name, groups in table.input_groups.items() if groups > 1},
         "conversion_parity": asdict(parity),
         "description": asdict(backend.describe(artifact)),

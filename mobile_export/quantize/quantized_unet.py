@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mobile_export.quantize.fake_quantize import FakeQuantize, weight_values
+from mobile_export.quantize.half_embedding import half_embeddings
 from mobile_export.quantize.observed_layer import ObservedLayer
 from mobile_export.quantize.shared_copy import shared_copy
 from mobile_export.quantize.table import LayerQuantization, QuantizationTable
@@ -41,9 +42,12 @@ class QuantizedLayer(ObservedLayer):
 def quantized_model(model: nn.Module, table: QuantizationTable) -> nn.Module:
     """A copy of `model` whose layers named in `table` compute with the table's integers.
 
-    All other numbers are the model's own tensors, the integers are the table's: it takes next to no memory.
+    All other numbers are the model's own tensors, those of large embeddings in float16; the integers are the table's:
+    it takes next to no memory.
     Raises AttributeError when the table names a layer that the model lacks.
     """
     originals = {name: model.get_submodule(name) for name in table.layers}
-    layers = {originals[name]: QuantizedLayer(name, originals[name], q) for name, q in table.layers.items()}
-    return shared_copy(model, layers).eval()
+    layers: dict[nn.Module, nn.Module] = {
+        originals[name]: QuantizedLayer(name, originals[name], q) for name, q in table.layers.items()
+    }
+    return shared_copy(model, layers | half_embeddings(model)).eval()

@@ -12,6 +12,7 @@ from correction.errors import UsageError
 from mobile_export.backends.executorch import normalization
 from mobile_export.backends.executorch.layers import Convolution, Layers, MatrixProduct, upsample_nearest
 from mobile_export.models.component import call_network
+from mobile_export.quantize.half_embedding import half_embeddings
 from mobile_export.quantize.shared_copy import shared_copy
 
 
@@ -28,7 +29,8 @@ class GenericNetwork(nn.Module):
     def __init__(self, network: nn.Module, layers: Layers, names: Sequence[str] = ()) -> None:
         super().__init__()
         forms = {module: _form(name, module, layers) for name, module in network.named_modules()}
-        self.network = shared_copy(network, {module: form for module, form in forms.items() if form is not None})
+        replacements = {module: form for module, form in forms.items() if form is not None}
+        self.network = shared_copy(network, replacements | half_embeddings(network))
         self.names = tuple(names) or tuple(inspect.signature(network.forward).parameters)
 
     def forward(self, *inputs: Tensor) -> Tensor:
