@@ -6,6 +6,7 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 output=$1
+python=${PYTHON:-python3}
 
 refuse() {
     echo "no JNI library: $1" >&2
@@ -15,13 +16,15 @@ refuse() {
 command -v g++ >/dev/null || refuse "g++ is missing"
 javac=$(command -v javac) || refuse "javac is missing: a JDK has the headers of JNI"
 jdk=$(dirname "$(dirname "$(readlink -f "$javac")")")
-wheel=$("${PYTHON:-python3}" -c 'import executorch; print(list(executorch.__path__)[0])' 2>/dev/null) ||
-    refuse "${PYTHON:-python3} has no executorch; PYTHON names another interpreter"
+wheel=$("$python" -c 'import executorch; print(list(executorch.__path__)[0])' 2>/dev/null) ||
+    refuse "$python has no executorch; PYTHON names another interpreter"
 torch=$(dirname "$wheel")/torch/lib
 runtime=$(ls "$wheel"/extension/pybindings/_portable_lib*.so)
-python=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("LDLIBRARY"))')
-read -r python_folder python_library <<<"$python"
-[ -e "$python_folder/$python_library" ] || refuse "$python_folder/$python_library is missing: Python's shared library"
+read -r python_folder python_library < <("$python" -c '
+import sysconfig
+print(sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("LDLIBRARY"))')
+[[ $python_library == *.so* && -e $python_folder/$python_library ]] ||
+    refuse "$python has no shared library ($python_folder/$python_library), which the wheel's runtime needs"
 backends=$wheel/backends/qualcomm/libqnn_executorch_backend.so # holds the registry of backends in wheels for x86
 
 # The wheel's library leaves thread pool and processor information to torch's. --no-as-needed: nothing names them here.
