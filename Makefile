@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo pictures scale test test-android test-ios lint format clean
+.PHONY: help env demo pictures scale test test-python test-android test-ios lint format clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 env: $(VENV)/.installed-core ## Create .venv with everything the exporter needs (once)
 	@echo "$(VENV) is ready"
@@ -30,7 +30,9 @@ scale: env ## Export a model of the size of Stable Diffusion 1.5; takes 12 GB of
 	$(BIN)/python benchmarks/scale.py build/scale --precision w8a8
 	$(BIN)/python benchmarks/scale.py build/scale --precision w4a8 --unet-only
 
-test: $(VENV)/.installed-test ## Run the tests; ARGS is passed on: make test ARGS="-k plan -x"
+test: test-python test-android test-ios ## Run every suite; what needs tools that cannot be had here is skipped, loudly
+
+test-python: $(VENV)/.installed-test ## Run the Python tests; ARGS is passed on: make test-python ARGS="-k plan -x"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 test-android: $(VENV)/.installed-test ## Test the Kotlin core, also on a real program; BUNDLES=build/emoji32-w8a8 draws with it
