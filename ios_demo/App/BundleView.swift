@@ -51,6 +51,9 @@
                         .interpolation(pixels.width < 128 ? .none : .high)
                         .resizable()
                         .scaledToFit()
+                    ShareLink(
+                        "Share the picture", item: Image(decorative: picture, scale: 1),
+                        preview: SharePreview(session.name))
                 }
                 if let mean = session.secondsPerStep.mean {
                     LabeledContent("Time per step", value: seconds(mean))

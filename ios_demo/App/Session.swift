@@ -69,7 +69,12 @@
             }
         }
 
-        func cancel() { task?.cancel() }
+        /// The work stops before its next step; what the system is at, such as preparing a model, comes to its end first.
+        func cancel() {
+            guard let task else { return }
+            task.cancel()
+            progress = Progress(text: "Stopping")
+        }
 
         private enum News: Sendable {
             case progress(Progress)

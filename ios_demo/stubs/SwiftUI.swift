@@ -104,7 +104,11 @@ public struct Button: Leaf {
 }
 public struct Toggle: Leaf { public init(_ title: String, isOn: Binding<Bool>) {} }
 public struct LabeledContent: Leaf { public init(_ title: String, value: String) {} }
-public struct ShareLink: Leaf { public init(_ title: String, item: String) {} }
+public struct SharePreview { public init(_ title: String) {} }
+public struct ShareLink: Leaf {
+    public init(_ title: String, item: String) {}
+    public init(_ title: String, item: Image, preview: SharePreview) {}
+}
 public struct TextField: Leaf {
     public init(_ title: String, text: Binding<String>, axis: Axis) {}
     public init<Format: ParseableFormatStyle>(_ title: String, value: Binding<Format.FormatInput>, format: Format)

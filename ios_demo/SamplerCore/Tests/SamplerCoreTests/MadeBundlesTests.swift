@@ -2,8 +2,8 @@ import XCTest
 
 @testable import SamplerCore
 
-/// Bundles with a Core ML part that the exporter made on this machine: those in build/, or in the folder $BUNDLES
-/// (within the repository, where the tests run in a root of their own).
+/// Bundles with a Core ML part that the exporter made on this machine: those in build/, or BUNDLES="one another", paths
+/// below the repository.
 final class MadeBundlesTests: XCTestCase {
     func testTheirRecordsAreReplayedToTheBit() throws {
         let bundles = try made()
@@ -42,14 +42,19 @@ final class MadeBundlesTests: XCTestCase {
     }
 
     private func made() throws -> [Bundle] {
-        let build = Corpus.root.appendingPathComponent("../../build").standardizedFileURL.path
-        let folder = URL(fileURLWithPath: ProcessInfo.processInfo.environment["BUNDLES"] ?? build)
-        let names = (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
-        let bundles = try names.filter { !$0.hasPrefix(".") }.sorted().compactMap { name in
-            try opened(folder.appendingPathComponent(name))
-        }
-        if bundles.isEmpty { throw XCTSkip("\(folder.path) has no bundle with a Core ML part; make demo makes some") }
+        let bundles = try candidates().compactMap(opened)
+        if bundles.isEmpty { throw XCTSkip("there is no bundle with a Core ML part in build/; make demo makes some") }
         return bundles
+    }
+
+    private func candidates() -> [URL] {
+        let repository = Corpus.root.appendingPathComponent("../..").standardizedFileURL
+        if let named = ProcessInfo.processInfo.environment["BUNDLES"], !named.isEmpty {
+            return named.split(separator: " ").map { URL(fileURLWithPath: String($0), relativeTo: repository) }
+        }
+        let build = repository.appendingPathComponent("build")
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: build.path)) ?? []
+        return names.filter { !$0.hasPrefix(".") }.sorted().map(build.appendingPathComponent)
     }
 
     /// nil of what is no bundle for this app, or one of a version without a record of every output.
