@@ -25,7 +25,7 @@
             return try autoreleasepool {
                 var given: [String: MLFeatureValue] = [:]
                 for port in signature.inputs {
-                    if let tensor = inputs[port.name] { given[port.name] = Self.value(tensor, type: port.type) }
+                    if let tensor = inputs[port.name] { given[port.name] = try Self.value(tensor, port) }
                 }
                 return try Self.tensor(chain.run(given)[signature.output.name], signature.output)
             }
@@ -40,12 +40,15 @@
             }
         }
 
-        private static func value(_ tensor: Tensor, type: String) -> MLFeatureValue {
-            if type == "float32" {
+        private static func value(_ tensor: Tensor, _ port: Signature.Port) throws -> MLFeatureValue {
+            if port.type == "float32" {
                 return MLFeatureValue(
                     multiArray: MLMultiArray(MLShapedArray<Float>(scalars: tensor.values, shape: tensor.shape)))
             }
-            let whole = tensor.values.map { Int32($0) }
+            let whole = try tensor.values.map { value in
+                guard let number = Int32(exactly: value) else { throw UsageError("\(port.name) cannot be \(value).") }
+                return number
+            }
             return MLFeatureValue(multiArray: MLMultiArray(MLShapedArray<Int32>(scalars: whole, shape: tensor.shape)))
         }
 

@@ -69,7 +69,7 @@
             }
         }
 
-        /// The work stops before its next step; what the system is at, such as preparing a model, comes to its end first.
+        /// The work stops before its next step; what the system is at, such as preparing a model, ends first.
         func cancel() {
             guard let task else { return }
             task.cancel()

@@ -26,6 +26,8 @@ public struct Sampling: Sendable {
         }
     }
 
+    static let maxNumbers = 1 << 24  // of a sample: 64 MiB
+
     public typealias Load = @Sendable (_ name: String, Manifest.Component) throws -> any Network
 
     public let bundle: Bundle
@@ -60,7 +62,7 @@ public struct Sampling: Sendable {
         _ request: Request, _ conditioning: Conditioning, _ onEvent: @escaping (Event) throws -> Void
     ) throws -> Tensor {
         guard request.seed < 1 << 63 else { throw UsageError("the seed must be 0 to 2^63 - 1, got \(request.seed).") }
-        let shape = bundle.manifest.sample.shape
+        let shape = try sampleShape()
         let noise = Noise(seed: request.seed)
         let denoiser = try conditioning.denoiser(network("unet", onEvent), guidance: bundle.manifest.guidance)
         let loop = DeviceLoop(plan: file.plan, correction: request.corrected ? file.correction : nil)
@@ -94,6 +96,15 @@ public struct Sampling: Sendable {
         }
         let negative = guided ? try embedding(text.negativePrompt) : nil
         return subjects.conditioning(embedding: try embedding(subject), negative: negative)
+    }
+
+    /// Bounded before anything of this shape is made: the format allows more than a device has memory for.
+    func sampleShape() throws -> [Int] {
+        let shape = bundle.manifest.sample.shape
+        guard shape.reduce(1, *) <= Self.maxNumbers else {
+            throw UsageError("samples of the shape \(shape) are too large for this device.")
+        }
+        return shape
     }
 
     func network(_ name: String, _ onEvent: (Event) throws -> Void) throws -> any Network {

@@ -40,7 +40,7 @@ public struct Subjects: Sendable {
                 null = [:]
                 return
             }
-            guard let label = manifest.model.nullLabel else {
+            guard let label = manifest.model.nullLabel, label.magnitude <= Tensor.largestInteger else {
                 throw UsageError(
                     "guidance \(manifest.guidance) needs a null class, which \(manifest.name) does not have.")
             }

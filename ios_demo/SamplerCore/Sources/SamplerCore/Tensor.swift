@@ -1,7 +1,9 @@
-/// Numbers with a shape, row-major float32. Whole numbers up to 2^24 are exact in it.
+/// Numbers with a shape, row-major float32. Whole numbers up to 2^24 (`largestInteger`) are exact in it.
 ///
 /// Its operators are those of the device loop: each rounds every element once, and none is ever fused with another.
 public struct Tensor: Equatable, Sendable {
+    public static let largestInteger = 1 << 24
+
     public let shape: [Int]
     public var values: [Float]
 

@@ -46,7 +46,7 @@ public struct TensorFile: Sendable {
         default: return file.floats(entry)
         }
         return try whole.map { number in
-            guard (-1 << 24...1 << 24).contains(number) else {
+            guard number.magnitude <= Tensor.largestInteger else {
                 throw FormatError("number-too-large", "'\(name)' holds \(number), beyond 2^24.")
             }
             return Float(number)

@@ -3,6 +3,8 @@ import Foundation
 /// Prompts to token numbers, as transformers' CLIPTokenizer does: lower case, words, byte-pair merges (Sennrich et al.,
 /// arXiv 1508.07909, on bytes).
 public struct Tokenizer: Sendable {
+    public static let maxLength = 4096
+
     /// start, words, end, padding: as many as the text encoder takes.
     public let length: Int
 
@@ -47,7 +49,9 @@ public struct Tokenizer: Sendable {
             ranks[pair] = rank
             merged[pair] = try number(left + right)
         }
-        guard length >= 2 else { throw UsageError("a prompt has at least 2 tokens, got \(length).") }
+        guard (2...Self.maxLength).contains(length) else {
+            throw UsageError("a prompt has 2 to \(Self.maxLength) tokens, got \(length).")
+        }
         (self.ranks, self.merged, self.vocabulary, self.length) = (ranks, merged, vocabulary, length)
     }
 

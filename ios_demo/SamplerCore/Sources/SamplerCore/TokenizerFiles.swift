@@ -14,8 +14,9 @@ extension Tokenizer {
     init(files: [URL], length: Int, limit: Int) throws {
         let files = Dictionary(files.map { ($0.lastPathComponent, $0) }, uniquingKeysWith: { first, _ in first })
         let (vocabulary, merges) = try Self.tables(files)
-        guard let largest = vocabulary.values.max(), largest < limit else {
-            throw UsageError("the tokenizer has more tokens than the \(limit) that the text encoder knows.")
+        let known = min(limit, Tensor.largestInteger)
+        guard let largest = vocabulary.values.max(), largest < known else {
+            throw UsageError("the tokenizer has more tokens than the \(known) that the text encoder knows.")
         }
         try self.init(vocabulary: vocabulary, merges: merges, specials: Self.specials(files), length: length)
     }

@@ -55,9 +55,9 @@ public struct Verification: Equatable, Sendable {
 extension Sampling {
     /// Replays the golden record of the part. The network is in memory only until then.
     public func verify(onEvent: @escaping (Event) throws -> Void = { _ in }) throws -> Verification {
+        let shape = try sampleShape()
         let golden = try Golden(bundle, part, steps: file.plan.steps)
         let noise = Noise(seed: 0)
-        let shape = bundle.manifest.sample.shape
         let network = try golden.conditioning.denoiser(network("unet", onEvent), guidance: bundle.manifest.guidance)
         let recorded = Replay(outputs: golden.outputs, network: network)
         let last = try DeviceLoop(plan: file.plan, correction: file.correction).sample(

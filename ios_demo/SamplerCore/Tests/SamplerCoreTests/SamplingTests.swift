@@ -76,6 +76,29 @@ final class SamplingTests: XCTestCase {
         }
     }
 
+    /// Allowed by the format, but no device has memory for it, or no float32 is this number.
+    func testSizesThatNoDeviceHasAreRefusedBeforeTheyAreAllocated() throws {
+        let huge = try Scene {
+            $0.replacingOccurrences(of: #""width": 5"#, with: #""width": 4096"#)
+                .replacingOccurrences(of: #""height": 4"#, with: #""height": 4096"#)
+        }
+        let sampling = try huge.sampling { _, _ in throw UsageError("never called") }
+        for attempt in [
+            { _ = try sampling.image(Sampling.Request(subject: "cat", seed: 1)) }, { _ = try sampling.verify() },
+        ] as [() throws -> Void] {
+            XCTAssertThrowsError(try attempt()) { error in
+                XCTAssertEqual("\(error)", "samples of the shape [1, 3, 4096, 4096] are too large for this device.")
+            }
+        }
+        XCTAssertEqual(huge.networks.loaded, [])
+        let label = try Scene {
+            $0.replacingOccurrences(of: #""null_label": 2"#, with: #""null_label": 1099511627776"#)
+        }
+        XCTAssertThrowsError(try label.sampling { _, _ in throw UsageError("never called") }) { error in
+            XCTAssertTrue("\(error)".contains("needs a null class"), "\(error)")
+        }
+    }
+
     func testEveryWayOutFreesTheNetwork() async throws {
         let scene = try Scene()
         let request = Sampling.Request(subject: "cat", seed: 1)
@@ -116,9 +139,13 @@ final class Scene {
     let bundle: Bundle
     let networks = Networks()
 
-    init() throws {
+    /// `change` edits the text of the manifest.
+    init(_ change: (String) -> String = { $0 }) throws {
         folder = try TemporaryFolder()
-        bundle = try Bundle(Corpus.bundle(in: folder), target: "coreml")
+        let url = try Corpus.bundle(in: folder)
+        let file = url.appendingPathComponent(Manifest.fileName)
+        try change(String(contentsOf: file, encoding: .utf8)).write(to: file, atomically: true, encoding: .utf8)
+        bundle = try Bundle(url, target: "coreml")
     }
 
     /// `answer` gets the inputs and the number of the step: two calls each, since the bundle has guidance.

@@ -49,6 +49,7 @@ final class TokenizerTests: XCTestCase {
             XCTAssertEqual(
                 "\(error)", "the tokenizer has more tokens than the 100 that the text encoder knows.")
         }
+        for length in [1, 4097] { XCTAssertThrowsError(try Tokenizer(files: files, length: length, limit: 600)) }
         XCTAssertThrowsError(try Tokenizer(files: [files[0]], length: 20, limit: 600)) { error in
             XCTAssertTrue("\(error)".contains("carries no tokenizer"), "\(error)")
         }
