@@ -11,7 +11,7 @@ cd "$root"
 module() {
     ios_demo/swift.sh swiftc -emit-module -module-name "$1" -I "$work" -o "$work/$1.swiftmodule" "${@:2}"
 }
-for name in CoreGraphics UniformTypeIdentifiers CoreML SwiftUI; do
+for name in CoreGraphics UniformTypeIdentifiers CoreML UIKit SwiftUI; do
     module "$name" -swift-version 5 -suppress-warnings -parse-as-library "ios_demo/stubs/$name.swift"
 done
 module SamplerCore -swift-version 6 ios_demo/SamplerCore/Sources/SamplerCore/*.swift

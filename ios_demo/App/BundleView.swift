@@ -1,6 +1,7 @@
 #if canImport(CoreML)
     import SamplerCore
     import SwiftUI
+    import UIKit
 
     /// One bundle: what is in it, what to draw, the picture as it forms, and the check of this device.
     struct BundleView: View {
@@ -21,7 +22,12 @@
             .navigationTitle(session.bundle?.name ?? session.name)
             .failureAlert("This did not work", $session.failure)
             .onAppear { if session.bundle == nil { session.open() } }
-            .onDisappear { session.cancel() }
+            .onDisappear {
+                session.cancel()
+                UIApplication.shared.isIdleTimerDisabled = false
+            }
+            // A screen that goes dark suspends the app in the middle of a picture.
+            .onChange(of: session.isBusy) { _, isBusy in UIApplication.shared.isIdleTimerDisabled = isBusy }
         }
     }
 

@@ -14,7 +14,10 @@ final class Library {
 
     private var task: Task<Void, Never>?
 
-    nonisolated static func store() throws -> BundleStore {
+    /// One for the life of the app: a store that is made clears away what a copy left behind, also one that goes on.
+    nonisolated static let store = Result { try makeStore() }
+
+    nonisolated private static func makeStore() throws -> BundleStore {
         let support = try FileManager.default.url(
             for: .applicationSupportDirectory, in: .userDomainMask, appropriateFor: nil, create: true)
         let store = try BundleStore(folder: support.appendingPathComponent("Bundles"))
@@ -29,7 +32,7 @@ final class Library {
     /// Lists what is installed, and lets go of what was prepared for bundles that are gone.
     func refresh() {
         report {
-            let store = try Self.store()
+            let store = try Self.store.get()
             names = try store.names()
             #if canImport(CoreML)
                 try CoreMLRuntime.cache().keepOnly(store.artifactDigests(target: Self.target))
@@ -45,7 +48,7 @@ final class Library {
             let copy = Task.detached {
                 let granted = source.startAccessingSecurityScopedResource()
                 defer { if granted { source.stopAccessingSecurityScopedResource() } }
-                _ = try Self.store().install(from: source, target: Self.target) { share in
+                _ = try Self.store.get().install(from: source, target: Self.target) { share in
                     Task { @MainActor in self.advance(share) }
                 }
             }
@@ -67,7 +70,7 @@ final class Library {
     func cancelInstall() { task?.cancel() }
 
     func remove(_ name: String) {
-        report { try Self.store().remove(name) }
+        report { try Self.store.get().remove(name) }
         refresh()
     }
 

@@ -39,7 +39,7 @@
         /// Checks all of the bundle's files before anything of it is shown.
         func open() {
             start("Checking the files") { [name] tell in
-                let bundle = try Library.store().open(name, target: Library.target) { share in
+                let bundle = try Library.store.get().open(name, target: Library.target) { share in
                     tell(.progress(Progress(text: "Checking the files", share: share)))
                 }
                 let subjects = try Subjects(bundle)

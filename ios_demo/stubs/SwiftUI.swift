@@ -139,6 +139,11 @@ extension View {
     public func labelStyle(_ style: IconOnlyLabelStyle) -> some View { self }
     public func onAppear(perform action: (() -> Void)? = nil) -> some View { self }
     public func onDisappear(perform action: (() -> Void)? = nil) -> some View { self }
+    public func onChange<Value: Equatable>(of value: Value, _ action: @escaping (Value, Value) -> Void)
+        -> some View
+    {
+        self
+    }
     public func fileImporter(
         isPresented: Binding<Bool>, allowedContentTypes: [UTType],
         onCompletion: @escaping (Result<URL, any Error>) -> Void

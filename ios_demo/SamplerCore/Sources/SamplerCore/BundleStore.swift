@@ -5,7 +5,7 @@ import Foundation
 public struct BundleStore: Sendable {
     public let folder: URL
 
-    /// Removes what an interrupted copy left behind.
+    /// Removes what an interrupted copy left behind, so that a folder has one store, made before any copy begins.
     public init(folder: URL) throws {
         self.folder = folder
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
