@@ -34,7 +34,7 @@ if [ ! -e "$tools/kotlin-$version/.installed" ]; then
     [ "$found" = "$sha512" ] || refuse "kotlin-compiler@$version has another sha512 than it had: $found"
     tar -xzf "$archive" -C "$work"
     touch "$work/package/.installed"
-    rm -rf "$tools/kotlin-$version"
+    rm -rf "$tools"/kotlin-* # of other versions
     mv "$work/package" "$tools/kotlin-$version"
     rm -rf "$work"
 fi

@@ -151,12 +151,21 @@ def edge_case() -> tuple[bytes, dict[str, FloatArray]]:
     """What a reader and a loop must also get right.
 
     The file: a later minor version, the payload in another order, blanks and escapes in the header, a timestep twice,
-    gains at their bounds. The loop: three converted outputs, clips and fresh noise at some steps, an identity row
-    whose gain of -0.0 bias must not touch negative zeros, subnormal numbers.
+    gains at their bounds. The loop: three converted outputs, clips and fresh noise at some steps, subnormal numbers,
+    and negative zeros that an identity row and a weight of 0 must leave alone.
     """
     steps, channels = 5, 2
     rows = np.arange(steps)
-    plan = small_plan(steps, 3, timestep=np.array([40, 30, 30, 7.5, 0.0]), clip=np.where(rows % 2 == 1, 0.75, 0.0))
+    w = np.tril(np.full((steps, 3), 0.1))
+    w[0, 0] = w[2, 1] = 0
+    columns = {
+        "timestep": [40, 30, 30, 7.5, 0],
+        "clip": np.where(rows % 2 == 1, 0.75, 0.0),
+        "p": 1.1 - 2.2 * (rows == 0),
+        "sigma": [0, 0.05, 0.05, 0, 0.1],
+        "w": w,
+    }
+    plan = small_plan(steps, 3, **columns)
     gain = np.ones((steps, channels), np.float32)
     bias = np.zeros((steps, channels), np.float32)
     gain[1], bias[1], bias[2] = (np.float32(0.1), np.float32(10)), (0.25, -0.0), -0.0
