@@ -27,7 +27,11 @@ finish() {
     exit
 }
 
-count() { sed -n "s/^\[ *\([0-9]*\) tests $1 *\]$/\1/p" "$log"; }
+count() {
+    local number
+    number=$(sed -n "s/^\[ *\([0-9]*\) tests $1 *\]$/\1/p" "$log")
+    echo "${number:-0}"
+}
 
 core() {
     local jars
@@ -36,7 +40,7 @@ core() {
         android_demo/compile.sh android_demo/core/src/test "$build/core-test" "$build/core:$jars" \
             "-Xfriend-paths=$build/core" || return
     java -cp "$build/core-test:$build/core:$jars" org.junit.platform.console.ConsoleLauncher --disable-banner \
-        --disable-ansi-colors --details=summary --scan-class-path "$build/core-test" >"$log" 2>&1
+        --disable-ansi-colors --details=summary --fail-if-no-tests --scan-class-path "$build/core-test" >"$log" 2>&1
     local status=$?
     if [ $status = 0 ]; then tail -n 13 "$log" | grep tests; else cat "$log"; fi
     passed=$((passed + $(count successful))) failed=$((failed + $(count failed)))
