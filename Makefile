@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo pictures scale test test-python test-android test-ios lint format clean
+.PHONY: help env demo pictures scale test test-python test-android test-arm test-ios apk lint format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -37,6 +37,12 @@ test-python: $(VENV)/.installed-test ## Run the Python tests; ARGS is passed on:
 
 test-android: $(VENV)/.installed-test ## Test the Kotlin core, also on a real program; BUNDLES=build/emoji32-w8a8 draws with it
 	PYTHON=$(CURDIR)/$(BIN)/python OMP_NUM_THREADS=1 android_demo/test.sh $(BUNDLES)
+
+test-arm: $(VENV)/.installed-test ## Run the ExecuTorch runtime for ARM on emulated processors; ARGS is passed on
+	PYTHON=$(CURDIR)/$(BIN)/python android_demo/arm/test.sh $(ARGS)
+
+apk: ## Test the Android app and pack it as build/app-debug.apk, which has no native library
+	android_demo/app/apk.sh $(CURDIR)/build/app-debug.apk
 
 test-ios: ## Run the tests of the Swift package and check the types of the iOS app
 	ios_demo/test.sh

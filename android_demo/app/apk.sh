@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Tests the app's own code and packs it as an APK without Android Studio: apk.sh [OUTPUT.apk]. The last line has the counts.
+# Tests the app's own code and packs it as an APK without Android Studio: apk.sh [OUTPUT.apk]. The last line has the
+# counts.
 #
 # This shows that all of the app compiles, fits its resources and passes Android's own tools. The APK holds no native
-# library, which only Gradle can fetch (README.md): it is not for a phone. What cannot be had on this machine is skipped,
-# loudly, with exit code 0.
+# library, which only Gradle can fetch (README.md): it is not for a phone. What cannot be had on this machine is
+# skipped, loudly, with exit code 0.
 set -uo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -46,8 +47,8 @@ resources() {
     sed 's/<manifest /&package="mobileexport.app" /' $main/AndroidManifest.xml >"$work/AndroidManifest.xml" &&
         "$sdk/aapt2" compile --dir $main/res -o "$work/resources.zip" &&
         "$sdk/aapt2" link -I "$sdk/debian/usr/share/android-framework-res/framework-res.apk" \
-            --manifest "$work/AndroidManifest.xml" --java "$work/generated" --min-sdk-version 26 --target-sdk-version 36 \
-            --version-code 1 --version-name 1.0 -o "$work/base.apk" "$work/resources.zip" &&
+            --manifest "$work/AndroidManifest.xml" --java "$work/generated" --min-sdk-version 26 \
+            --target-sdk-version 36 --version-code 1 --version-name 1.0 -o "$work/base.apk" "$work/resources.zip" &&
         javac -nowarn -source 8 -target 8 -bootclasspath "$sdk/android.jar" -d "$work/generated" \
             "$(find "$work/generated" -name R.java)"
 }
@@ -60,7 +61,8 @@ classes() {
 unit_tests() {
     local jars
     jars=$(echo "$TOOLS"/junit/*.jar "$stdlib" "$kotlin"/kotlin-{test,test-junit5}.jar | tr ' ' ':')
-    android_demo/compile.sh android_demo/app/src/test "$build/app-test" "$build/app:$build/core:$runtime:$jars" || return
+    android_demo/compile.sh android_demo/app/src/test "$build/app-test" \
+        "$build/app:$build/core:$runtime:$jars" || return
     java -cp "$build/app-test:$build/app:$build/core:$runtime:$sdk/android-alone.jar:$jars" \
         org.junit.platform.console.ConsoleLauncher --disable-banner --disable-ansi-colors --details=tree \
         --scan-class-path "$build/app-test"
@@ -69,7 +71,8 @@ unit_tests() {
 dex() {
     mkdir "$work/dex"
     java -Xmx1g -cp "$sdk/bundletool.jar" com.android.tools.r8.D8 --release --min-api 26 --lib "$sdk/android.jar" \
-        --output "$work/dex" $(find "$build/core" "$build/app" "$work/generated" -name '*.class') "$runtime" "$stdlib" &&
+        --output "$work/dex" $(find "$build/core" "$build/app" "$work/generated" -name '*.class') \
+        "$runtime" "$stdlib" &&
         debian dexdump "$work"/dex/classes.dex >"$work/dexdump" &&
         grep -q "Class descriptor  : 'Lmobileexport/app/LibraryActivity;'" "$work/dexdump" &&
         grep -q "Class descriptor  : 'Lmobileexport/core/DeviceLoop;'" "$work/dexdump"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Installs what packs the app without Android Studio in .tools/android: Android's classes and tools from Debian's packages,
-# aapt2, D8 and the runtime's Java classes from npm's.
+# Installs what packs the app without Android Studio in .tools/android: Android's classes and tools from Debian's
+# packages; aapt2, D8 and the runtime's Java classes from npm's.
 #
-# Nothing of the machine changes: apt works on lists of its own and no package is installed. Broken off, the same command
-# begins again. Exit code 3: something cannot be had here, and the last line says what.
+# Nothing of the machine changes: apt works on lists of its own and no package is installed. Broken off, the same
+# command begins again. Exit code 3: something cannot be had here, and the last line says what.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)

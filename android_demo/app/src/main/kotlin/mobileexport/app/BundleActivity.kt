@@ -40,7 +40,7 @@ class BundleActivity : Activity() {
         onClick(R.id.share) { share() }
         // Opening checks every file again, so it is work, too.
         start(
-            { Sampling(Library(this).open(name), Library.TARGET, ExecuTorchNetwork.loader) },
+            { Sampling(library.open(name), Library.TARGET, ExecuTorchNetwork.loader) },
             ::opened,
         )
     }
@@ -117,7 +117,8 @@ class BundleActivity : Activity() {
     private fun show(event: Sampling.Event) {
         memory.look()
         when (event) {
-            is Sampling.Event.Loading -> worker.tell { text(R.id.status).text = getString(R.string.loading, event.component) }
+            is Sampling.Event.Loading ->
+                worker.tell { text(R.id.status).text = getString(R.string.loading, event.component) }
             is Sampling.Event.Stepped -> {
                 val preview = Pixels.preview(event.step.y)
                 worker.tell { show(event, preview) }

@@ -15,7 +15,8 @@ class DocumentFolder(private val resolver: ContentResolver, private val tree: Ur
 
     /** The file at [path] ("executorch/unet.pte"), null where there is none. */
     fun open(path: String): InputStream? {
-        val document = path.split('/').fold<String, String?>(root) { folder, name -> folder?.let { children(it)[name] } }
+        val names = path.split('/')
+        val document = names.fold<String, String?>(root) { folder, name -> folder?.let { children(it)[name] } }
         return document?.let { resolver.openInputStream(DocumentsContract.buildDocumentUriUsingTree(tree, it)) }
     }
 

@@ -48,8 +48,9 @@ class Library(context: Context) {
 
         /** A name of ours for what the user calls it: a bundle of the same name is replaced. */
         fun storeName(name: String?): String =
-            name.orEmpty().replace(Regex("[^\\p{L}\\p{N}._ -]"), "_").trim().trimStart('.').take(MAX_NAME).ifEmpty { "bundle" }
+            name.orEmpty().replace(UNSAFE, "_").trim().trimStart('.').take(MAX_NAME).ifEmpty { "bundle" }
 
+        private val UNSAFE = Regex("[^\\p{L}\\p{N}._ -]")
         private const val MAX_NAME = 80
     }
 }

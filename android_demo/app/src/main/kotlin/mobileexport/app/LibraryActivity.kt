@@ -2,27 +2,24 @@ package mobileexport.app
 
 import android.app.Activity
 import android.content.Intent
-import android.net.Uri
 import android.os.Bundle
-import android.view.View
 import android.widget.ArrayAdapter
 import android.widget.Button
 import android.widget.ListView
 import android.widget.ProgressBar
 import mobileexport.core.Cancellation
+import java.io.IOException
 import mobileexport.core.Bundle as ExportBundle
 
 /** The installed bundles; others come in from the device's storage. */
 class LibraryActivity : Activity() {
     private val worker = Worker()
-    private lateinit var library: Library
     private lateinit var list: ListView
     private lateinit var progress: ProgressBar
 
     override fun onCreate(state: Bundle?) {
         super.onCreate(state)
         setContentView(R.layout.library)
-        library = Library(this)
         list = findViewById(R.id.bundles) as ListView
         progress = findViewById(R.id.progress) as ProgressBar
         list.emptyView = findViewById(R.id.none)
@@ -71,7 +68,11 @@ class LibraryActivity : Activity() {
         for (id in listOf(R.id.progress, R.id.cancel)) visible(id, busy)
         for (id in listOf(R.id.add_folder, R.id.add_archive)) (findViewById(id) as Button).isEnabled = !busy
         progress.isIndeterminate = true
-        list.adapter = ArrayAdapter(this, android.R.layout.simple_list_item_1, library.names())
+        try {
+            list.adapter = ArrayAdapter(this, android.R.layout.simple_list_item_1, library.names())
+        } catch (error: IOException) {
+            showFailure(error)
+        }
     }
 
     private fun pick(intent: Intent, request: Int) = startActivityForResult(intent, request)

@@ -7,8 +7,8 @@ import mobileexport.core.Cancelled
 import java.util.concurrent.Executors
 
 /**
- * One piece of work at a time, away from the screen. What it tells and how it ends arrives on the main thread, and no more
- * once the worker is closed.
+ * One piece of work at a time, away from the screen. What it tells and how it ends arrives on the main thread, and no
+ * more once the worker is closed.
  */
 class Worker : AutoCloseable {
     private val executor = Executors.newSingleThreadExecutor()

@@ -55,7 +55,8 @@ class ValuesTest {
         assertFailsWith<UsageError> { signature.values(inputs - "class_labels") }
         assertFailsWith<UsageError> { signature.values(inputs + ("more" to sample)) }
         assertFailsWith<UsageError> { signature.values(inputs + ("timestep" to sample)) }
-        assertFailsWith<UsageError> { signature.values(inputs + ("class_labels" to Tensor(listOf(1), floatArrayOf(1f)))) }
+        val label = Tensor(listOf(1), floatArrayOf(1f))
+        assertFailsWith<UsageError> { signature.values(inputs + ("class_labels" to label)) }
     }
 
     @Test
