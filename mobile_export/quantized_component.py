@@ -38,6 +38,8 @@ class QuantizedComponent:
             layer = self.component.network.get_submodule(name)
             empty = torch.empty(layer.get_parameter("weight").shape, device="meta")
             layer.weight = nn.Parameter(empty, requires_grad=False)
+        for tensor in (*self.component.network.parameters(), *self.component.network.buffers()):
+            tensor.data = tensor.data.clone()  # a view of a file keeps the whole file in memory
 
 
 def quantize_unet(

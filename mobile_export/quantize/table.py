@@ -148,7 +148,7 @@ def quantize_layers(
             weight = quantize_weight(module.weight, wanted.bits, wanted.format, seen.correlation)
             bias = module.bias if module.bias is not None else torch.zeros(len(module.weight))
             grids = (None, None) if recipe.precision.weight_only else _grids(name, seen)
-            layers[name] = LayerQuantization(weight, bias.detach().float(), *grids)
+            layers[name] = LayerQuantization(weight, bias.detach().float().clone(), *grids)
             if wanted.bits in ROUNDED_BITS:
                 total = seen.correlation.total
                 groups[name] = module.weight[0].numel() if total is None else len(total)
