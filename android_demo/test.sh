@@ -9,8 +9,9 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 export TOOLS=${TOOLS:-$root/.tools} PYTHON=${PYTHON:-python3}
 build=$TOOLS/android-build
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+temporary=$(mktemp -d)
+trap 'rm -rf "$temporary"' EXIT
+log=$temporary/log
 passed=0 failed=0 skipped=0
 
 skip() {
@@ -39,8 +40,8 @@ core() {
     android_demo/compile.sh android_demo/core/src/main "$build/core" &&
         android_demo/compile.sh android_demo/core/src/test "$build/core-test" "$build/core:$jars" \
             "-Xfriend-paths=$build/core" || return
-    java -cp "$build/core-test:$build/core:$jars" org.junit.platform.console.ConsoleLauncher --disable-banner \
-        --disable-ansi-colors --details=summary --fail-if-no-tests --scan-class-path "$build/core-test" >"$log" 2>&1
+    java -Djava.io.tmpdir="$temporary" -cp "$build/core-test:$build/core:$jars" \
+        org.junit.platform.console.ConsoleLauncher --disable-banner --disable-ansi-colors --details=summary --fail-if-no-tests --scan-class-path "$build/core-test" >"$log" 2>&1
     local status=$?
     if [ $status = 0 ]; then tail -n 13 "$log" | grep tests; else cat "$log"; fi
     passed=$((passed + $(count successful))) failed=$((failed + $(count failed)))
