@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Tests the Kotlin core, and draws with it on a real `.pte`: test.sh [BUNDLE...]. The last line has the counts.
 #
-# BUNDLEs are drawn besides the tiny one that is exported here. PYTHON names an interpreter with the exporter. What cannot
-# be had on this machine is skipped, loudly, with exit code 0.
+# BUNDLEs are drawn besides the tiny ones that are exported here. PYTHON names an interpreter with the exporter. What
+# cannot be had on this machine is skipped, loudly, with exit code 0.
 set -uo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -41,7 +41,8 @@ core() {
         android_demo/compile.sh android_demo/core/src/test "$build/core-test" "$build/core:$jars" \
             "-Xfriend-paths=$build/core" || return
     java -Djava.io.tmpdir="$temporary" -cp "$build/core-test:$build/core:$jars" \
-        org.junit.platform.console.ConsoleLauncher --disable-banner --disable-ansi-colors --details=summary --fail-if-no-tests --scan-class-path "$build/core-test" >"$log" 2>&1
+        org.junit.platform.console.ConsoleLauncher --disable-banner --disable-ansi-colors --details=summary \
+        --fail-if-no-tests --scan-class-path "$build/core-test" >"$log" 2>&1
     local status=$?
     if [ $status = 0 ]; then tail -n 13 "$log" | grep tests; else cat "$log"; fi
     passed=$((passed + $(count successful))) failed=$((failed + $(count failed)))
