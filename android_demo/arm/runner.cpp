@@ -29,19 +29,20 @@ constexpr size_t ALIGNMENT = 64;  // what XNNPACK reads its weights with
     std::_Exit(1);
 }
 
-template <typename T>
-T require(Result<T> result, const char* what) {
-    if (!result.ok()) fail(std::string(what) + " failed with error " + std::to_string(static_cast<int>(result.error())));
-    return std::move(result.get());
-}
-
 void require(Error error, const char* what) {
     if (error != Error::Ok) fail(std::string(what) + " failed with error " + std::to_string(static_cast<int>(error)));
 }
 
+template <typename T>
+T require(Result<T> result, const char* what) {
+    require(result.error(), what);
+    return std::move(result.get());
+}
+
 class Bytes {
  public:
-    explicit Bytes(size_t size) : size_(size), memory_(std::aligned_alloc(ALIGNMENT, (size / ALIGNMENT + 1) * ALIGNMENT)) {
+    explicit Bytes(size_t size)
+        : size_(size), memory_(std::aligned_alloc(ALIGNMENT, (size / ALIGNMENT + 1) * ALIGNMENT)) {
         if (memory_ == nullptr) fail("no memory for " + std::to_string(size) + " bytes");
     }
     Bytes(Bytes&& other) : size_(other.size_), memory_(other.memory_) { other.memory_ = nullptr; }
@@ -142,8 +143,9 @@ int main(int count, char** arguments) {
         // Inputs lie in memory that the network uses again: each run needs them anew.
         for (size_t i = 0; i < values.size(); ++i) {
             std::vector<executorch::aten::SizesType> shape(inputs[i].sizes().begin(), inputs[i].sizes().end());
-            std::vector<executorch::aten::DimOrderType> order(inputs[i].dim_order().begin(), inputs[i].dim_order().end());
-            TensorImpl tensor(inputs[i].scalar_type(), shape.size(), shape.data(), values[i].data(), order.data());
+            auto order = inputs[i].dim_order();
+            std::vector<executorch::aten::DimOrderType> axes(order.begin(), order.end());
+            TensorImpl tensor(inputs[i].scalar_type(), shape.size(), shape.data(), values[i].data(), axes.data());
             require(method.set_input(EValue(Tensor(&tensor)), i), "setting an input");
         }
         require(method.execute(), "running");

@@ -27,7 +27,8 @@ case ${PIPESTATUS[0]} in
     ;;
 esac
 
-"$PYTHON" -m pytest android_demo/arm "$@" 2>&1 | tee "$log"
+# A busy machine takes minutes for what an idle one does in seconds.
+"$PYTHON" -m pytest android_demo/arm --timeout 1800 --disable-warnings --show-capture no "$@" 2>&1 | tee "$log"
 status=${PIPESTATUS[0]}
 # Errors of fixtures count as failures; without a count of its own, a run that broke off is one.
 count() { tail -n 1 "$log" | grep -oE "[0-9]+ $1" | grep -oE "^[0-9]+" || echo 0; }

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Installs ExecuTorch for aarch64, an emulator and a cross compiler in .tools/arm64, and compiles runner.cpp with them.
 #
-# Libraries come from Python's wheels (450 MB), the rest from Debian's packages (140 MB). Nothing of the machine changes:
-# apt works on lists of its own and no package is installed. Broken off, the same command begins again. Exit code 3:
-# something cannot be had here, and the last line says what. PYTHON names an interpreter with pip.
+# Libraries come from Python's wheels (450 MB), the rest from Debian's packages (140 MB). Nothing of the machine
+# changes: apt works on lists of its own and no package is installed. Broken off, the same command begins again. Exit
+# code 3: something cannot be had here, and the last line says what. PYTHON names an interpreter with pip.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -55,12 +55,12 @@ install() {
     mkdir -p "$work/root/lib" "$work/wheels" "$work/debs"
     local platforms=()
     for glibc in 28 27 26 25 17; do platforms+=(--platform "manylinux_2_${glibc}_aarch64"); done
-    "$python" -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.11 --implementation cp --abi cp311 \
-        --abi none "${platforms[@]}" --require-hashes -r "$here/requirements.txt" -d "$work/wheels" >&2 ||
+    "$python" -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.11 --implementation cp \
+        --abi cp311 --abi none "${platforms[@]}" --require-hashes -r "$here/requirements.txt" -d "$work/wheels" >&2 ||
         refuse "a wheel for aarch64 could not be fetched"
     local gcc=12 cross=arm64-cross
-    packages bookworm amd64 {cpp,gcc,g++}-$gcc-aarch64-linux-gnu binutils-aarch64-linux-gnu binutils-common libbinutils \
-        libjansson4 libgmp10 libmpc3 libmpfr6 libisl23 lib{gcc,stdc++}-$gcc-dev-$cross \
+    packages bookworm amd64 {cpp,gcc,g++}-$gcc-aarch64-linux-gnu binutils-aarch64-linux-gnu binutils-common \
+        libbinutils libjansson4 libgmp10 libmpc3 libmpfr6 libisl23 lib{gcc,stdc++}-$gcc-dev-$cross \
         libc6{,-dev}-$cross linux-libc-dev-$cross lib{stdc++6,gcc-s1,gomp1}-$cross
     packages bookworm arm64 libpython3.11 libexpat1 zlib1g
     packages trixie amd64 qemu-user # bookworm's gives wrong int8 products where it emulates SME
@@ -69,7 +69,7 @@ install() {
     local root=$work/root
     for deb in "$work"/debs/bookworm-amd64/*.deb; do dpkg-deb -x "$deb" "$root/compiler"; done
     for deb in "$work"/debs/bookworm-arm64/*.deb; do dpkg-deb -x "$deb" "$work/arm64"; done
-    cp -L "$work"/arm64/usr/lib/aarch64-linux-gnu/libpython3.11.so.1.0 "$work"/arm64/lib/aarch64-linux-gnu/lib*.so.? "$root/lib"
+    cp -L "$work"/arm64{/usr/lib/aarch64-linux-gnu/libpython3.11.so.1.0,/lib/aarch64-linux-gnu/lib*.so.?} "$root/lib"
     dpkg-deb --fsys-tarfile "$work"/debs/trixie-amd64/*.deb | tar -xO ./usr/bin/qemu-aarch64 >"$root/qemu-aarch64"
     chmod +x "$root/qemu-aarch64"
     "$python" - "$root" "$work"/wheels/*.whl <<'PYTHON'
