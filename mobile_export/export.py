@@ -162,7 +162,7 @@ def _manifest(job: Job, backends: Sequence[Backend], parts: dict[str, Any], para
         "latents": None if latents is None else asdict(latents),
         "precision": settings.recipe.precision.name,
         "sampler": job.sampler,
-        "steps": job.plan.steps,
+        "steps": settings.sampling(model.scheduler_class)[1],  # as asked: a plan may have more rows
         "guidance": settings.guidance,
         "guidance_calls": 1 if job.subjects.scale == 1 else 2,
         "calibration": {

@@ -13,8 +13,9 @@ from mobile_export.backends.executorch import backend
 from mobile_export.backends.executorch.backend import ExecuTorchBackend
 from mobile_export.backends.executorch.lockstep import TappedNetwork
 from mobile_export.bundle import Bundle, path_digest
-from mobile_export.export import export
+from mobile_export.export import _manifest, export
 from mobile_export.export_settings import ExportSettings
+from mobile_export.part import Job
 from mobile_export.progress import Progress
 from mobile_export.quantize.recipe import Recipe
 from mobile_export.verify import verify_bundle
@@ -219,3 +220,9 @@ def test_guidance_of_a_model_without_null_class_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"guidance 1\.5 needs a null class"):
         export(str(folder), tmp_path / "b", ExportSettings(W8A8, guidance=1.5))
     assert os.listdir(tmp_path) == ["m"]
+
+
+def test_the_manifest_has_the_steps_as_asked_where_a_plan_has_more_rows(plain_model):
+    """`simulate` makes the plan anew from them when it leaves the correction out."""
+    job = Job.of(plain_model, ExportSettings(W8A8, "pndm", steps=4, targets=("executorch",)))
+    assert job.plan.steps == 5 and _manifest(job, (), {}, 0)["steps"] == 4
