@@ -44,7 +44,7 @@ LIMITS = {
 
 @dataclass(frozen=True)
 class ExportedPair:
-    """The shipped program and its tapped twin, which is the same one where nothing is tapped.
+    """The shipped program and its tapped twin, which is the same one, in its file alone, where nothing is tapped.
 
     points: names of the twin's taps in order; reduced: the smaller component that the twin is of, where the shipped
     one has too many values to tap, else None; twin: the file that the twin is in then, to be removed by who reads it.
@@ -102,7 +102,7 @@ class ExecuTorchBackend:
             tapped = lower(smaller, tuple(reduced.inputs.values()), into=twin_path)
             pair = ExportedPair(shipped, tapped, points, reduced, twin_path)
         elif not points:
-            shipped = lower(network, inputs)
+            shipped = lower(network, inputs, into=path)
             pair = ExportedPair(shipped, shipped, points)
         elif self.options.workers > 1:
             with ProcessPoolExecutor(1, get_context("spawn"), initializer=quiet_third_parties) as pool:
@@ -116,7 +116,7 @@ class ExecuTorchBackend:
             progress.advance(1, 2)
             pair = ExportedPair(shipped, lower(TappedNetwork(network), inputs), points)
         progress.advance(2, 2)
-        if reduced is None:
+        if reduced is None and points:
             path.write_bytes(pair.shipped.data)
         return pair
 
@@ -127,13 +127,13 @@ class ExecuTorchBackend:
         missing = missing_constants(read_contents(path.read_bytes(), str(path)), table)
         if missing:
             raise CheckFailed(f"{path} does not hold the quantized model's constants: {', '.join(missing[:5])}")
-        tapped = exported.take_twin()
+        tapped = exported.take_twin() if exported.points else LoadedProgram(path, str(path))
         twin = quantized_model(component.network, table)
         total = Lockstep()
         probes = [probes[k] for k in np.linspace(0, len(probes) - 1, min(PROBES, len(probes))).round().astype(int)]
         compared = component if exported.reduced is None else exported.reduced
         signature = self.signature(compared)
-        shipped = LoadedProgram(path, str(path)) if exported.reduced is None else None
+        shipped = LoadedProgram(path, str(path)) if exported.reduced is None and exported.points else None
         for probe in probes if exported.reduced is None else reduced_probes(probes, signature):
             inputs = probe.tensors(signature.inputs)
             output, *taps = tapped(*inputs.values())
