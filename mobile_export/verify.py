@@ -16,7 +16,10 @@ from mobile_export.simulate import bundle_unet
 from mobile_export.subjects import Subjects
 
 NATIVE_STEPS = 5
-MIN_OUTPUT_PSNR = 35.0  # dB: another machine may round differently; the machine that exported gives equal bits
+# dB, at each step and at half of them or more: another machine may round differently. The machine that exported gives
+# equal bits; at one step a flipped rounding may cost percents, a wrong network is wrong at most of them.
+MIN_OUTPUT_PSNR = 20.0
+USUAL_OUTPUT_PSNR = 35.0
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,12 @@ def verify_part(bundle: Bundle, target: str) -> Verification:
             f"a value differs by {found.sample_error:.3g}, 0 expected; export again"
         )
     worst = int(found.output_psnr_db.argmin())
-    if not found.output_psnr_db[worst] >= MIN_OUTPUT_PSNR:
+    usual = float(np.mean(found.output_psnr_db >= USUAL_OUTPUT_PSNR))
+    if not (found.output_psnr_db[worst] >= MIN_OUTPUT_PSNR and usual >= 0.5):
         raise CheckFailed(
             f"the {target} artifact computes something else than when it was exported: "
             f"{found.output_psnr_db[worst]:.1f} dB at step {worst}, at least {MIN_OUTPUT_PSNR:g} dB expected; "
+            f"{usual:.0%} of the steps have {USUAL_OUTPUT_PSNR:g} dB, at least half expected; "
             "export again on this machine"
         )
     return Verification(

@@ -2,7 +2,9 @@ import Foundation
 
 /// What a device found when it replayed a bundle's golden record. Two numbers, never merged.
 public struct Verification: Equatable, Sendable {
-    public static let minimumPSNR = 35.0  // dB: another machine rounds differently
+    // dB, at each step and at half of them or more: another machine rounds differently.
+    public static let minimumPSNR = 20.0
+    public static let usualPSNR = 35.0
 
     /// This device's network against the recorded output, at the same sample.
     public struct Step: Equatable, Sendable {
@@ -22,7 +24,11 @@ public struct Verification: Equatable, Sendable {
     public let noiseEqual: Bool
 
     public var worst: Step? { steps.min { $0.psnr < $1.psnr } }
-    public var conversionPassed: Bool { steps.allSatisfy { $0.psnr >= Self.minimumPSNR } }
+    /// At one step a flipped rounding may cost percents; a wrong network is wrong at most of them.
+    public var conversionPassed: Bool {
+        steps.allSatisfy { $0.psnr >= Self.minimumPSNR }
+            && 2 * steps.count { $0.psnr >= Self.usualPSNR } >= steps.count
+    }
     public var samplerPassed: Bool { sampleEqual && noiseEqual }
     public var passed: Bool { conversionPassed && samplerPassed }
 
@@ -33,7 +39,7 @@ public struct Verification: Equatable, Sendable {
                 format: "%4d  %8.2f  %7.2f%@  %8.3f", step.index, step.timestep, step.psnr, step.equal ? " =" : "  ",
                 step.seconds)
         }
-        let needed = Int(Self.minimumPSNR)
+        let needed = "at least \(Int(Self.minimumPSNR)) dB at each step, \(Int(Self.usualPSNR)) dB at half of them"
         let noise = noiseEqual ? "equal to the bit" : "DIFFERENT"
         let sample = sampleEqual ? "equal to the bit" : "DIFFERENT, by up to \(sampleError)"
         return """
@@ -43,7 +49,7 @@ public struct Verification: Equatable, Sendable {
               noise                          \(noise)
               last sample of recorded outputs \(sample)
 
-            Conversion parity: \(conversionPassed ? "passed" : "FAILED") (at least \(needed) dB at each step)
+            Conversion parity: \(conversionPassed ? "passed" : "FAILED") (\(needed))
             step  timestep  PSNR dB     seconds
             \(rows.joined(separator: "\n"))
 

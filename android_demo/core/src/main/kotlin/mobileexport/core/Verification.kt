@@ -18,7 +18,10 @@ class Verification(
 ) {
     class Step(val index: Int, val timestep: Float, val psnr: Double, val equal: Boolean, val nanoseconds: Long)
 
-    val conversionPassed: Boolean get() = steps.all { it.psnr >= MIN_PSNR }
+    /** At one step a flipped rounding may cost percents; a wrong network is wrong at most of them. */
+    val conversionPassed: Boolean
+        get() = steps.all { it.psnr >= MIN_PSNR } && 2 * steps.count { it.psnr >= USUAL_PSNR } >= steps.size
+
     val samplerPassed: Boolean get() = sampleEqual && noiseEqual
     val passed: Boolean get() = conversionPassed && samplerPassed
 
@@ -31,7 +34,7 @@ class Verification(
         val sample = if (sampleEqual) "equal to the bit" else "DIFFERENT, by up to $sampleError"
         appendLine("  last sample of the recorded outputs: $sample")
         appendLine()
-        appendLine("Conversion parity: ${verdict(conversionPassed)} (at least ${MIN_PSNR.toInt()} dB at each step)")
+        appendLine("Conversion parity: ${verdict(conversionPassed)} $NEEDED")
         appendLine("step  timestep  PSNR dB    seconds")
         for (step in steps) {
             val (mark, seconds) = Pair(if (step.equal) "=" else " ", step.nanoseconds / 1e9)
@@ -44,8 +47,10 @@ class Verification(
     private fun verdict(passed: Boolean) = if (passed) "passed" else "FAILED"
 
     companion object {
-        /** dB: another processor may round differently. */
-        const val MIN_PSNR = 35.0
+        /** dB, at each step and at half of them or more: another processor may round differently. */
+        const val MIN_PSNR = 20.0
+        const val USUAL_PSNR = 35.0
+        private val NEEDED = "(at least ${MIN_PSNR.toInt()} dB at each step, ${USUAL_PSNR.toInt()} dB at half of them)"
         private const val ROW = "%4d  %8.2f  %7.2f%s  %8.3f"
 
         /** Replays [golden] with its part's plan and correction; [denoiser]: the part's network, with its guidance. */
