@@ -25,9 +25,9 @@ def verify(bundle: BundlePath, target: Targets = None, as_json: Json = False) ->
     parts = {
         name: {
             "correction bound to artifact": result.artifact_sha256,
-            "model outputs of the golden record equal to the bit": result.outputs_equal,
-            "lowest PSNR of a model output (dB)": round(min(result.output_psnr_db), 1),
-            "sample from the recorded outputs equal to the bit": result.sample_error == 0,
+            "golden outputs equal to the bit": result.outputs_equal,
+            "lowest PSNR of an output (dB)": round(min(result.output_psnr_db), 1),
+            "golden sample equal to the bit": result.sample_error == 0,
             **placement(result.delegates, result.undelegated),
             **({} if result.native_error is None else {"relative difference from Core ML itself": result.native_error}),
             "conversion parity, at export": {

@@ -83,10 +83,10 @@ def test_export_gives_the_bytes_of_the_library_in_another_process(plain_folder, 
 
 def test_verify(run, shared):
     found = figures(run("verify", shared, "--json"))
-    assert found["executorch"]["model outputs of the golden record equal to the bit"] is True
+    assert found["executorch"]["golden outputs equal to the bit"] is True
     assert found["files, sizes and sha256 right"] == 3
     code, out, _ = run("verify", shared)
-    assert code == 0 and "plain-w8a8: verified" in out and "model outputs of the golden record equal to the bit" in out
+    assert code == 0 and "plain-w8a8: verified" in out and "golden outputs equal to the bit" in out
 
 
 def test_inspect(run, shared, w8a8):
