@@ -146,8 +146,14 @@ class SamplingTest {
     }
 
     @Test
-    fun aFewStepsMayDifferByAFlippedRoundingMostMayNot() {
-        assertTrue(verified(listOf(0f, 0.05f, 0.05f, 0f)).passed)
+    fun halfOfTheStepsMayDifferByAFlippedRounding() {
+        val found = verified(listOf(0f, 0.05f, 0.05f, 0f))
+        assertEquals(listOf(200, 32, 32, 200), found.steps.map { it.psnr.toInt() })
+        assertTrue(found.passed)
+    }
+
+    @Test
+    fun mostOfTheStepsMayNot() {
         val found = verified(listOf(0f, 0.05f, 0.05f, 0.05f))
         assertEquals(listOf(200, 32, 32, 32), found.steps.map { it.psnr.toInt() })
         assertTrue(found.samplerPassed && !found.conversionPassed)
