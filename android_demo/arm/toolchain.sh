@@ -103,11 +103,18 @@ compile() {
         "${gcc[@]}" -shared -nostdlib -x c /dev/null -o "$target/lib/$name.so" "-Wl,-soname,$name.so"
     done
     "${gcc[@]}" -std=c++20 -O2 -Wall -Wextra -Werror -DC10_USING_CUSTOM_GENERATED_MACROS -isystem "$include" \
-        -isystem "$include/executorch/runtime/core/portable_type/c10" "$here/runner.cpp" -o "$target/runner.partial" \
+        -isystem "$include/executorch/runtime/core/portable_type/c10" \
+        -I "$here/../runtime" "${sources[@]}" -o "$target/runner.partial" \
         -Wl,--no-as-needed,--allow-shlib-undefined "$target"/lib/_portable_lib*.so "$target"/lib/libpython3.11.so.1.0 \
         "$target"/lib/lib{torch_cpu,c10,torch_python}.so
     mv "$target/runner.partial" "$target/runner"
 }
 
 [ -e "$target/qemu-aarch64" ] || install
-[ "$target/runner" -nt "$here/runner.cpp" ] || compile
+sources=("$here/runner.cpp" "$here"/../runtime/*.cpp)
+for source in "${sources[@]}" "$here"/../runtime/*.h; do
+    if [ ! "$target/runner" -nt "$source" ]; then
+        compile
+        break
+    fi
+done

@@ -31,7 +31,7 @@ backends=$wheel/backends/qualcomm/libqnn_executorch_backend.so # holds the regis
 g++ -std=c++20 -O2 -fPIC -shared -Wall -Wextra -DC10_USING_CUSTOM_GENERATED_MACROS \
     -isystem "$wheel/include" -isystem "$wheel/include/executorch/runtime/core/portable_type/c10" \
     -isystem "$jdk/include" -isystem "$jdk/include/linux" \
-    "$here"/src/main/cpp/*.cpp -o "$output.partial" \
+    -I "$here/../runtime" "$here"/src/main/cpp/*.cpp "$here"/../runtime/*.cpp -o "$output.partial" \
     -Wl,--no-as-needed,--allow-shlib-undefined "$runtime" $([ -e "$backends" ] && echo "$backends") \
     "$torch/libtorch_cpu.so" "$python_folder/$python_library" \
     -Wl,-rpath,"$wheel/extension/pybindings:$wheel/backends/qualcomm:$torch:$python_folder"

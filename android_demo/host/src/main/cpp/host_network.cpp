@@ -48,7 +48,7 @@ Java_mobileexport_host_HostNetwork_execute(JNIEnv* env, jclass, jlong handle, jo
       env->DeleteLocalRef(array);
       if (inputs.back().size() != program->input_bytes(i)) throw std::runtime_error("an input has another size");
     }
-    const std::vector<float> result = program->run(inputs);
+    const std::vector<float> result = program->run(inputs).at(0);
     jfloatArray output = env->NewFloatArray(static_cast<jsize>(result.size()));
     if (output) env->SetFloatArrayRegion(output, 0, static_cast<jsize>(result.size()), result.data());
     return output;

@@ -1,4 +1,5 @@
 // A `.pte` in memory: the ExecuTorch runtime as the wheel of Python ships it, which is what the exporter calls, too.
+// The JNI library of host/ and the emulated runner of arm/ are made with it.
 #pragma once
 
 #include <executorch/runtime/core/hierarchical_allocator.h>
@@ -42,10 +43,12 @@ class Program {
   explicit Program(const std::string& path);
 
   size_t inputs() const { return method_->inputs_size(); }
+  size_t outputs() const { return method_->outputs_size(); }
   size_t input_bytes(size_t index) const;
+  size_t output_bytes(size_t index) const;
 
-  // One run. Inputs are given anew every time: the runtime's plan lets later values take their place.
-  std::vector<float> run(const std::vector<Bytes>& inputs);
+  // One run: all outputs. Inputs are given anew every time: the runtime's plan lets later values take their place.
+  std::vector<std::vector<float>> run(const std::vector<Bytes>& inputs);
 
  private:
   MappedFile file_;

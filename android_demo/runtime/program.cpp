@@ -56,7 +56,11 @@ size_t Program::input_bytes(size_t index) const {
   return required(method_->method_meta().input_tensor_meta(index), "an input is no tensor").nbytes();
 }
 
-std::vector<float> Program::run(const std::vector<Bytes>& inputs) {
+size_t Program::output_bytes(size_t index) const {
+  return required(method_->method_meta().output_tensor_meta(index), "an output is no tensor").nbytes();
+}
+
+std::vector<std::vector<float>> Program::run(const std::vector<Bytes>& inputs) {
   const auto meta = method_->method_meta();
   std::vector<std::vector<SizesType>> sizes(inputs.size());
   std::vector<std::unique_ptr<TensorImpl>> tensors;
@@ -69,12 +73,16 @@ std::vector<float> Program::run(const std::vector<Bytes>& inputs) {
     require(method_->set_input(EValue(Tensor(tensors.back().get())), i), "an input was refused");
   }
   require(method_->execute(), "the network failed");
-  const EValue& output = method_->get_output(0);
-  if (!output.isTensor() || output.toTensor().scalar_type() != ScalarType::Float) {
-    throw std::runtime_error("the network's output holds no float32 numbers");
+  std::vector<std::vector<float>> results;
+  for (size_t i = 0; i < outputs(); ++i) {
+    const EValue& output = method_->get_output(i);
+    if (!output.isTensor() || output.toTensor().scalar_type() != ScalarType::Float) {
+      throw std::runtime_error("an output of the network holds no float32 numbers");
+    }
+    const Tensor result = output.toTensor();
+    results.emplace_back(result.const_data_ptr<float>(), result.const_data_ptr<float>() + result.numel());
   }
-  const Tensor result = output.toTensor();
-  return {result.const_data_ptr<float>(), result.const_data_ptr<float>() + result.numel()};
+  return results;
 }
 
 }  // namespace mobile_export
