@@ -120,7 +120,7 @@ def test_the_specification_lists_exactly_the_names_that_readers_give():
 
 
 def test_the_artifact_it_was_solved_for_may_be_named_in_capitals():
-    read_correction(VALID, artifact_sha256=SHA.upper())
+    assert read_correction(VALID, artifact_sha256=SHA.upper()).artifact_sha256 == SHA
 
 
 def test_a_file_too_large_is_refused_before_it_is_read(tmp_path):
