@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,12 @@ from mobile_export.bundle import Bundle
 from mobile_export.export import export
 from mobile_export.export_settings import ExportSettings
 from mobile_export.memory import release_memory
-from mobile_export.models.component import COMPONENTS
+from mobile_export.models.component import COMPONENTS, Component
+from mobile_export.models.diffusion_model import load_model
 from mobile_export.progress import Progress
+from mobile_export.quantize.half_embedding import large_embeddings
 from mobile_export.quantize.recipe import Recipe
+from mobile_export.quantize.table import matrix_layers
 from mobile_export.quiet import quiet_third_parties
 from mobile_export.simulate import bundle_request, draw
 
@@ -147,6 +151,7 @@ def main() -> None:
     stages.finish()
     seconds = time.monotonic() - started
     print_table(bundle, stages, before)
+    print_sizes(bundle, {name: load_model(str(source)).component(name) for name in bundle.components("executorch")})
     print(f"\nexport: {seconds / 60:.1f} minutes; the imports alone take {before / GIB:.2f} GiB")
     started = time.monotonic()
     found = draw(bundle, bundle_request(bundle, 1, prompts=(PROMPT,), steps=2))
@@ -172,6 +177,36 @@ def print_table(bundle: Bundle, stages: Stages, before: int) -> None:
             f"| {name} {entry['precision']} | {parameters:,} | {4 * parameters:,} | {peak:.2f} "
             f"| {bundle.artifact_bytes('executorch', name):,} | {weights:,} | {ideal:,.0f} "
             f"| {bundle.artifact_bytes('executorch', name) / ideal:.3f} |"
+        )
+
+
+def print_sizes(bundle: Bundle, components: Mapping[str, Component]) -> None:
+    """Bytes by what they are for, counted from the networks: a row for each component.
+
+    The ratio is of the artifact without what is listed before it (bits beyond those asked, scales and biases, numbers
+    that are not quantized: norms, embeddings, image convolutions); the graph, padding and whatever else is in it.
+    """
+    print(
+        "\n| component | bits x quantized weights / 8 | more bits in some layers | scales and biases | not quantized "
+        "| artifact without these three / (bits x parameters / 8) |\n|---|---|---|---|---|---|"
+    )
+    for name, component in components.items():
+        entry = bundle.component("executorch", name)
+        recipe, asked = Recipe.of(entry["precision"]), entry["weight_bits_asked"]
+        codes = more = channels = 0
+        plain = 4 * component.parameters
+        for layer, module in matrix_layers(component.network):
+            bits, count, outputs = recipe.layer(layer).bits, module.weight.numel(), len(module.weight)
+            if bits is not None:
+                codes, more = codes + count * asked // 8, more + count * (bits - asked) // 8
+                channels += 8 * outputs
+                plain -= 4 * (count + (0 if module.bias is None else outputs))
+        halves = [component.network.get_submodule(each) for each in large_embeddings(component.network)]
+        plain -= sum(2 * module.weight.numel() for module in halves)
+        rest = bundle.artifact_bytes("executorch", name) - more - channels - plain
+        print(
+            f"| {name} {entry['precision']} | {codes:,} | {more:,} | {channels:,} | {plain:,} "
+            f"| {rest / (asked * component.parameters / 8):.3f} |"
         )
 
 
