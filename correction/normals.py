@@ -5,7 +5,7 @@ operation is one IEEE 754 addition, subtraction, multiplication, division or squ
 fused, in the order of the brackets: no `log` or `cos` of a platform is asked, for each rounds in its own way.
 docs/noise.md states the same in words.
 
-The results are within 2 units in the last place of float64 of the exact ones before they are rounded to float32.
+Logarithm, sine and cosine are within 2.5 units in the last place of float64.
 """
 
 from __future__ import annotations
