@@ -4,7 +4,8 @@ Usable alone, with numpy and safetensors. Only `correction.schedulers` needs tor
 `from correction.schedulers import make_plan`. docs/method.md explains the method, docs/correction-format.md the file.
 """
 
-from correction.calibrate import CalibrationResult, StepStatistics, calibrate
+from correction.calibrate import calibrate
+from correction.calibration_result import CalibrationResult, StepStatistics
 from correction.errors import (
     CheckFailed,
     FormatError,

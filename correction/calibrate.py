@@ -15,70 +15,24 @@ If the whole correction does not bring held-out trajectories nearer to the refer
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from correction.calibration_result import CalibrationResult, StepStatistics
 from correction.calibration_state import State, fingerprint
 from correction.errors import UsageError
 from correction.loop import Denoiser, StepNoise, advance, check_start, correct, noise_at, predict
 from correction.methods import Method, find_method
 from correction.plan import FloatArray, SamplingPlan
-from correction.solve import Affine, PairSums, Solver, jackknife, join, mean_magnitude
+from correction.solve import Affine, PairSums, Solver, jackknife, join, mean_magnitude, residual_variance
 from correction.tables import NAMES, Correction, gain_allowed
 
 GROUPS = 8  # of samples, for the jackknife
 _SMALLEST = 1e-30  # of a sample's mean squared error, before its logarithm
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class StepStatistics:
-    """Held-out errors against the reference, in units of the sample squared.
-
-    Each is the geometric mean over the held-out samples of their mean squared errors, that is, their mean in
-    decibels: one trajectory that turned into another picture does not outvote the rest.
-
-    Attributes:
-        step, timestep: which step.
-        kept_input, kept_output: what was kept; False is identity.
-        error_none, error_input, error_both: of the sample after this step, from the same corrected sample before it,
-            with nothing, the input correction, and both; NaN where there was no such candidate.
-        trajectory_with, trajectory_without: of the sample after this step on the trajectory corrected so far, and on
-            the one never corrected.
-    """
-
-    step: int
-    timestep: float
-    kept_input: bool
-    kept_output: bool
-    error_none: float
-    error_input: float
-    error_both: float
-    trajectory_with: float
-    trajectory_without: float
-
-
-@dataclass(frozen=True, eq=False)
-class CalibrationResult:
-    """The correction and how sure it is.
-
-    Attributes:
-        correction: to be written to the file.
-        standard_errors: per table name, [T, C] float64, by the jackknife; 0 where the identity was kept, NaN where
-            there were fewer than two fitting samples.
-        statistics: one entry per step.
-        kept: [T, 2] bool: input and output correction of each step.
-        dropped: True if the whole correction was dropped, because it did not help at the end.
-    """
-
-    correction: Correction
-    standard_errors: Mapping[str, np.ndarray]
-    statistics: tuple[StepStatistics, ...]
-    kept: np.ndarray
-    dropped: bool
 
 
 def calibrate(
@@ -133,7 +87,7 @@ def calibrate(
             state.save(path, mark)
         if progress is not None:
             progress(state.step, plan.steps)
-    result = _result(plan, state)
+    result = _result(plan, state, chosen)
     if path is not None:
         path.unlink(missing_ok=True)
     return result
@@ -176,19 +130,19 @@ class _Run:
         candidates = [(same, same, x_in, source)]
         errors = dict.fromkeys(("none", "input", "both"), np.nan)
         deviations = {name: np.zeros(state.x.shape[1]) for name in NAMES}
-        entry = same
+        entry, zero = same, np.zeros(state.x.shape[1])
         if self.method.input is not None:
-            zero = np.zeros(state.x.shape[1])
             entry, spread = _fit(state.x[fit], state.x_hat[fit], zero, self.method.input)
             deviations["input_gain"], deviations["input_bias"] = (spread.gain, spread.bias)
             x_in = correct(*_float32(entry), state.x_hat)
             if x_in is not state.x_hat:
                 source = self._predict(self.quantized, i, x_in, held)
             candidates.append((entry, same, x_in, source))
-        fit_source = None
+        fit_source, target = None, e[fit]
         if self.method.output is not None:
             fit_source = self._predict(self.quantized, i, x_in, fit)
-            target = e[fit] if self.method.paired else self._predict(self.reference, i, x_in, fit)
+            if not self.method.paired:
+                target = self._predict(self.reference, i, x_in, fit)
             leave, spread = _fit(target, fit_source, mean_magnitude(target), self.method.output)
             deviations["output_gain"], deviations["output_bias"] = (spread.gain, spread.bias)
             candidates.append((entry, leave, x_in, source))
@@ -198,19 +152,24 @@ class _Run:
             m = correct(*_float32(leave), source)
             after, _ = self._advance(i, x_in[held], m, state.history_hat, z, held)
             errors[name] = _error(after, x_next[held])
-        best = min(range(len(names)), key=lambda k: errors[names[k]])  # the first of equals: the least correction
+        best = len(names) - 1
+        if self.method.gated:
+            best = min(range(len(names)), key=lambda k: errors[names[k]])  # the first of equals: the least correction
         entry, leave, x_in, source = candidates[best]
         if fit_source is None or candidates[-1][2] is not x_in:
             fit_source = self._predict(self.quantized, i, x_in, fit)
         m = correct(*_float32(leave), np.concatenate([fit_source, source]))
-        after, y_hat = self._advance(i, x_in, m, state.history_hat, z, slice(None))
+        if self.method.less_noise:
+            state.sigma[i] = self._sigma(i, residual_variance(join(_sums(target, fit_source, zero)), leave))
+        plan = replace(self.plan, sigma=state.sigma) if self.method.less_noise else self.plan
+        after, y_hat = self._advance(i, x_in, m, state.history_hat, z, slice(None), plan)
+        keep_input, keep_output = (bool((half.gain != 1).any() or (half.bias != 0).any()) for half in (entry, leave))
         plain, y_plain = after[held], y_hat[held]
-        if state.corrected or entry is not same or leave is not same:
+        if state.corrected or keep_input or keep_output:
             state.corrected = True
             m = self._predict(self.quantized, i, state.x_plain, held, held_only=True)
             plain, y_plain = self._advance(i, state.x_plain, m, state.history_plain, z, held)
 
-        keep_input, keep_output = entry is not same, leave is not same
         for name, kept in zip(NAMES, (keep_output, keep_output, keep_input, keep_input), strict=True):
             half = leave if name.startswith("output") else entry
             state.tables[name][i] = half.gain if name.endswith("gain") else half.bias
@@ -220,6 +179,11 @@ class _Run:
             *(_error(after[held], x_next[held]), _error(plain, x_next[held])),
         )
         state.go_on((x_next, y), (after, y_hat), (plain, y_plain), self.plan.history)
+
+    def _sigma(self, i: int, variance: float) -> float:
+        """The weight of fresh noise with which the step has the variance it had, the output's included."""
+        weight = float(self.plan.b[i] + self.plan.w[i, 0] * self.plan.q[i])  # of the model output, where not clipped
+        return float(np.sqrt(max(float(self.plan.sigma[i]) ** 2 - weight**2 * variance, 0.0)))
 
     def _predict(self, denoiser: Denoiser, i: int, x: FloatArray, part: slice, held_only: bool = False) -> FloatArray:
         """Model outputs for the samples of `part`; x holds all samples, or the held-out ones if `held_only`."""
@@ -233,22 +197,33 @@ class _Run:
         return np.concatenate(outputs)
 
     def _advance(
-        self, i: int, x: FloatArray, m: FloatArray, history: list[FloatArray], z: FloatArray | None, part: slice
+        self,
+        i: int,
+        x: FloatArray,
+        m: FloatArray,
+        history: list[FloatArray],
+        z: FloatArray | None,
+        part: slice,
+        plan: SamplingPlan | None = None,
     ) -> tuple[FloatArray, FloatArray]:
         """One step for the samples of `part`; x and m hold only these, history and z may hold all samples."""
         past = [y if len(y) == len(x) else y[part] for y in history]
         fresh = None if z is None else z[part]
-        return advance(self.plan, i, x, m, past, None if fresh is None else lambda _: fresh)
+        return advance(plan or self.plan, i, x, m, past, None if fresh is None else lambda _: fresh)
 
 
 def _fit(target: FloatArray, source: FloatArray, threshold: np.ndarray, solver: Solver) -> tuple[Affine, Affine]:
     """(solution, standard errors); a channel whose gain the file would refuse, or that is not finite, gets identity."""
-    count = min(GROUPS, len(target))
-    groups = [PairSums.of(target[g::count], source[g::count], threshold) for g in range(count)]
+    groups = _sums(target, source, threshold)
     found, spread = solver(join(groups)), jackknife(groups, solver)
     usable = gain_allowed(found.gain) & np.isfinite(found.bias.astype(np.float32))
     solution = Affine(np.where(usable, found.gain, 1.0), np.where(usable, found.bias, 0.0))
     return solution, Affine(np.where(usable, spread.gain, 0.0), np.where(usable, spread.bias, 0.0))
+
+
+def _sums(target: FloatArray, source: FloatArray, threshold: np.ndarray) -> list[PairSums]:
+    count = min(GROUPS, len(target))
+    return [PairSums.of(target[g::count], source[g::count], threshold) for g in range(count)]
 
 
 def _nothing(channels: int) -> Affine:
@@ -265,21 +240,23 @@ def _error(a: FloatArray, b: FloatArray) -> float:
     return float(np.exp(np.mean(np.log(np.maximum(each, _SMALLEST))))) if each.any() else 0.0
 
 
-def _result(plan: SamplingPlan, state: State) -> CalibrationResult:
+def _result(plan: SamplingPlan, state: State, method: Method) -> CalibrationResult:
     correction = Correction(**{name: state.tables[name].astype(np.float32) for name in NAMES})
     statistics = tuple(
         StepStatistics(i, float(plan.timestep[i]), bool(row[0]), bool(row[1]), *(float(v) for v in row[2:]))
         for i, row in enumerate(state.statistics)
     )
     last = statistics[-1]
-    dropped = not correction.is_identity and not last.trajectory_with < last.trajectory_without
+    helped = last.trajectory_with < last.trajectory_without
+    dropped = method.gated and not correction.is_identity and not helped
     kept = state.statistics[:, :2].astype(bool)
     deviations = state.deviations
     if dropped:
         correction = Correction.identity(plan.steps, correction.channels)
         kept = np.zeros_like(kept)
         deviations = {name: np.zeros_like(values) for name, values in deviations.items()}
-    return CalibrationResult(correction, deviations, statistics, kept, dropped)
+    sampled = plan if dropped or (state.sigma == plan.sigma).all() else replace(plan, sigma=state.sigma)
+    return CalibrationResult(correction, deviations, statistics, kept, dropped, sampled)
 
 
 def _check(noise: FloatArray, rows: Mapping[str, Any], holdout_fraction: float, batch_size: int | None) -> None:

@@ -36,6 +36,7 @@ class State:
         history, history_hat, history_plain: their converted outputs.
         tables, deviations: per name [T, C] float64: the correction and its standard errors.
         statistics: [T, 7] float64.
+        sigma: [T] float32, weight of fresh noise on the corrected trajectory.
     """
 
     step: int
@@ -49,6 +50,7 @@ class State:
     tables: dict[str, np.ndarray]
     deviations: dict[str, np.ndarray]
     statistics: np.ndarray
+    sigma: FloatArray
 
     @staticmethod
     def start(plan: SamplingPlan, noise: FloatArray, held: int) -> State:
@@ -58,7 +60,7 @@ class State:
         tables = {name: np.full(shape, 1.0 if name.endswith("gain") else 0.0) for name in NAMES}
         deviations = {name: np.zeros(shape) for name in NAMES}
         statistics = np.full((plan.steps, STATISTICS), np.nan)
-        return State(0, False, x, x, x[-held:], [], [], [], tables, deviations, statistics)
+        return State(0, False, x, x, x[-held:], [], [], [], tables, deviations, statistics, plan.sigma.copy())
 
     def go_on(
         self,
@@ -76,6 +78,7 @@ class State:
     def save(self, path: Path, mark: str) -> None:
         """Writes the state for the calibration with this fingerprint: a temporary file, then renamed."""
         arrays = {name: getattr(self, name) for name in _SAMPLES} | {"statistics": self.statistics}
+        arrays["sigma"] = self.sigma
         for name in _HISTORIES:
             arrays |= {f"{name}.{j}": y for j, y in enumerate(getattr(self, name))}
         arrays |= {f"table.{name}": values for name, values in self.tables.items()}
@@ -118,6 +121,7 @@ class State:
                 tables={name: arrays[f"table.{name}"] for name in NAMES},
                 deviations={name: arrays[f"deviation.{name}"] for name in NAMES},
                 statistics=arrays["statistics"],
+                sigma=arrays["sigma"],
             )
         except (SafetensorError, KeyError, ValueError, OSError) as error:
             raise CheckFailed(f"calibration state {path} cannot be read ({error}); delete it to start over.") from error

@@ -21,18 +21,31 @@ class Method:
         output: solver of output gain and bias from (e, ê), or None.
         paired: False fits the output at the same input, e = reference(x̂ corrected); True at each one's own sample,
             e = reference(x).
+        gated: keep a half only where held-out samples come nearer to the reference after the step, and the whole only
+            if they do at the end; False keeps all of it, as the rivals' papers do.
+        less_noise: take the variance of what the output correction leaves from the fresh noise that the sampler adds
+            (PTQD's variance schedule calibration); changes nothing where a sampler adds none.
         about: one line for people.
+
+    Raises UsageError for less noise without an output correction.
     """
 
     name: str
     input: Solver | None = None
     output: Solver | None = None
     paired: bool = False
+    gated: bool = True
+    less_noise: bool = False
     about: str = ""
+
+    def __post_init__(self) -> None:
+        if self.less_noise and self.output is None:
+            raise UsageError(f"{self.name}: less_noise is about what an output correction leaves; it has none.")
 
     def describe(self) -> str:
         """What distinguishes this method, settings included; equal text means equal results."""
-        return f"input={_label(self.input)} output={_label(self.output)} paired={self.paired}"
+        fitted = f"input={_label(self.input)} output={_label(self.output)} paired={self.paired}"
+        return f"{fitted} gated={self.gated} less_noise={self.less_noise}"
 
 
 def _label(solver: Solver | None) -> str:
@@ -43,7 +56,7 @@ _ALL = (
     Method("none", about="no correction"),
     Method("ibc", solve.mean_bias, about="TAC's input half: the mean of the sample"),
     Method("tac", solve.mean_bias, solve.NoiseEstimate(), about="IBC and masked NER, fitted at the same input"),
-    Method("tac-paired", solve.mean_bias, solve.NoiseEstimate(), True, "IBC and masked NER, on paired trajectories"),
+    Method("tac-paired", solve.mean_bias, solve.NoiseEstimate(), True, about="IBC and masked NER, paired trajectories"),
     Method(
         "tac-lsq", solve.mean_bias, solve.least_squares_gain, about="IBC and a least-squares gain, at the same input"
     ),
@@ -55,6 +68,27 @@ _ALL = (
         solve.affine_least_squares,
         solve.NoiseEstimate(),
         about="affine least squares on the sample, then NER at the same input",
+    ),
+    Method(
+        "affine",
+        solve.affine_least_squares,
+        solve.affine_least_squares,
+        about="affine least squares on the sample, then on the output at the same input",
+    ),
+    Method("ner", output=solve.NoiseEstimate(), about="TAC's output half: a masked gain, at the same input"),
+    Method(
+        "ptqd",
+        output=solve.correlation_removed,
+        gated=False,
+        less_noise=True,
+        about="PTQD: correlated noise and bias removed, the rest taken from the sampler's noise",
+    ),
+    Method(
+        "d2-dpm",
+        output=solve.affine_least_squares,
+        gated=False,
+        less_noise=True,
+        about="D2-DPM: the estimate's mean given what was seen, the rest taken from the sampler's noise",
     ),
 )
 METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method in _ALL})

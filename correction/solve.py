@@ -148,6 +148,25 @@ def affine_least_squares(sums: PairSums) -> Affine:
     return Affine(gain, sums.mean("t") - gain * sums.mean("s"))
 
 
+def correlation_removed(sums: PairSums) -> Affine:
+    """PTQD (He et al. 2023, arXiv 2305.10657, section 4.2): with source = (1 + k) target + rest, one k >= 0 for all
+    channels, (source - <rest>) / (1 + k). What is uncorrelated with the target stays, for `residual_variance`.
+    """
+    covariance = (sums.mean("ts") - sums.mean("t") * sums.mean("s")).sum()
+    variance = _variance(sums, "t").sum()
+    slope = max(covariance / variance, 1.0) if variance > 0 else 1.0
+    rest = sums.mean("s") - slope * sums.mean("t")
+    return Affine(np.full_like(rest, 1 / slope), -rest / slope)
+
+
+def residual_variance(sums: PairSums, found: Affine) -> float:
+    """Variance of gain * source + bias - target, mean over the channels, in units of the target squared."""
+    gain = found.gain
+    covariance = sums.mean("ts") - sums.mean("t") * sums.mean("s")
+    each = gain * gain * _variance(sums, "s") - 2 * gain * covariance + _variance(sums, "t")
+    return float(np.maximum(each, 0.0).mean())
+
+
 def jackknife(groups: Sequence[PairSums], solver: Solver) -> Affine:
     """Standard errors of gain and bias by the grouped jackknife (Efron, 1982, chapter 3), each [C].
 

@@ -9,9 +9,11 @@ from typing import Any
 
 from safetensors.numpy import save_file
 
-from correction import Denoiser, SamplingPlan
-from correction.calibrate import CalibrationResult, calibrate
+from correction import Denoiser, SamplingPlan, UsageError
+from correction.calibrate import calibrate
+from correction.calibration_result import CalibrationResult
 from correction.file import write_correction
+from correction.methods import find_method
 from correction.schedulers import make_plan
 from mobile_export.backends.artifact import ArtifactDenoiser
 from mobile_export.backends.backend import Backend
@@ -50,6 +52,11 @@ class Job:
         progress = progress or Progress()
         sampler, steps = settings.sampling(model.scheduler_class)
         plan = make_plan(sampler, model.scheduler_config, steps)
+        if plan.needs_noise and find_method(settings.method).less_noise:
+            raise UsageError(
+                f"{settings.method} changes the noise that {sampler} adds, which a bundle does not: choose another "
+                f"method, or a sampler that adds none"
+            )
         prompts = settings.prompts or CALIBRATION_PROMPTS
         if model.text is not None:
             progress.stage(f"understand {len(prompts)} prompts")

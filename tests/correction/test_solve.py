@@ -94,6 +94,26 @@ def test_moments_and_means_are_matched():
     assert (solve.mean_bias(sums).gain == 1).all()
 
 
+def test_correlation_removed_leaves_an_error_that_the_target_does_not_tell():
+    """source = 1.25 target + bias + noise of its own: the gain is 1/1.25 for both channels, the noise stays."""
+    random = np.random.default_rng(3)
+    e = random.standard_normal((64, 2, 8, 8))
+    e_hat = 1.25 * e + np.array([0.1, -0.3])[None, :, None, None] + 0.2 * random.standard_normal(e.shape)
+    sums = sums_of(e, e_hat)
+    found = solve.correlation_removed(sums)
+    rest = found.gain[None, :, None, None] * e_hat + found.bias[None, :, None, None] - e
+    assert found.gain == pytest.approx([0.8, 0.8], rel=5e-3) and found.gain[0] == found.gain[1]
+    assert np.cov(e.ravel(), rest.ravel())[0, 1] == pytest.approx(0, abs=1e-3)
+    assert rest.mean((0, 2, 3)) == pytest.approx([0, 0], abs=1e-12)
+    assert solve.residual_variance(sums, found) == pytest.approx(rest.var((0, 2, 3)).mean())
+
+
+def test_correlation_removed_never_makes_larger():
+    """The slope is at least 1: what is too small is left, as PTQD leaves it."""
+    e, e_hat = pair(gain=2.0)
+    assert (solve.correlation_removed(sums_of(e, e_hat)).gain == 1).all()
+
+
 SOLVERS = [
     solve.identity,
     solve.mean_bias,
@@ -102,6 +122,7 @@ SOLVERS = [
     solve.std_matched_gain,
     solve.moments_matched,
     solve.affine_least_squares,
+    solve.correlation_removed,
 ]
 
 
