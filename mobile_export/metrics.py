@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from correction.errors import UsageError
-from mobile_export.evaluation import Interval
 
 IMAGE_PEAK = 2.0  # images are floats in [-1, 1]
 MAX_DB = 200.0  # reported for equal inputs
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds with its 95 % bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
 
 
 def psnr(a: np.ndarray, b: np.ndarray, peak: float = IMAGE_PEAK) -> np.ndarray:

@@ -68,7 +68,7 @@ def report(
 ) -> None:
     """Evaluate bundles against the reference on held-out noise, and write one HTML page."""
     from mobile_export.bundle import Bundle
-    from mobile_export.evaluate import evaluate_all, figures_of
+    from mobile_export.evaluate.bundle_evaluation import evaluate_all, figures_of
     from mobile_export.models.diffusion_model import load_model
     from mobile_export.report.page import write_report
 

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from correction.errors import UsageError
-from mobile_export.evaluation import VARIANTS, Evaluation, Interval
+from mobile_export.evaluate.evaluation import VARIANTS, Evaluation
+from mobile_export.metrics import Interval
 from mobile_export.pictures import CHANNELS
 
 CORRECTED = ("quantized", "corrected")

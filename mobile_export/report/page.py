@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jinja2
 
-from mobile_export.evaluation import Evaluation
+from mobile_export.evaluate.evaluation import Evaluation
 from mobile_export.report import wording
 from mobile_export.report.verdict import MAX_SAMPLER_DIFFERENCE, headline
 from mobile_export.report.view import ROWS_MOST, TABLE_NAMES, part_views, picture_views, shared_provenance

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from mobile_export.evaluation import VARIANTS, Evaluation
+from mobile_export.evaluate.evaluation import VARIANTS, Evaluation
 from mobile_export.metrics import MAX_DB, psnr
 from mobile_export.pictures import image_grid
 from mobile_export.report.wording import decibel

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from mobile_export.backends.backend import exceeded
-from mobile_export.evaluation import Evaluation, Interval
+from mobile_export.evaluate.evaluation import Evaluation
+from mobile_export.metrics import Interval
 from mobile_export.report.wording import decibel, interval, listing, percent, scientific, size, times
 
 MAX_SAMPLER_DIFFERENCE = 1e-5

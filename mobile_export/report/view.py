@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from mobile_export.evaluation import Evaluation
+from mobile_export.evaluate.evaluation import Evaluation
 from mobile_export.report.check import IDENTITY, ReportError, check
 from mobile_export.report.heatmaps import heat_map
 from mobile_export.report.pictures import Column, Row, columns, seed_rows, strip_rows

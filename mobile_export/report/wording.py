@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from mobile_export.evaluation import Interval
+from mobile_export.metrics import Interval
 
 NOT_MEASURED = "not measured"
 MINUS = "\N{MINUS SIGN}"

@@ -314,8 +314,7 @@ def test_verbs_that_read_a_bundle_name_what_is_wrong_with_it(verb, run, copied, 
 @pytest.mark.parametrize("verb", ["simulate", "report"])
 def test_an_output_that_cannot_be_written_is_refused_before_the_work(verb, run, shared, tmp_path, monkeypatch):
     monkeypatch.setattr("mobile_export.simulate.sample", None)
-    monkeypatch.setattr("mobile_export.trajectory.run", None)  # whoever samples fails
-    monkeypatch.setattr("mobile_export.trajectory.run", None)
+    monkeypatch.setattr("mobile_export.evaluate.trajectory.run", None)  # whoever samples fails
     there_is_none = run(verb, shared, "-n", 2, "-o", tmp_path / "nowhere" / "x")
     assert re.search(r"cannot write '.*/nowhere/x': there is no folder '.*/nowhere'", sentence(there_is_none, 2))
     assert "it is a folder" in sentence(run(verb, shared, "-n", 2, "-o", tmp_path), 2)

@@ -12,8 +12,9 @@ from correction import CheckFailed, UsageError
 from correction.calibrate import calibrate
 from correction.schedulers import SAMPLERS, make_plan, make_scheduler
 from mobile_export.batch import make_batch
-from mobile_export.evaluate import evaluate, figures_of
-from mobile_export.evaluation import VARIANTS
+from mobile_export.evaluate.bundle_evaluation import evaluate, figures_of
+from mobile_export.evaluate.evaluation import VARIANTS
+from mobile_export.evaluate.trajectory import sampler_parity, strip_steps
 from mobile_export.metrics import bootstrap, psnr, snr
 from mobile_export.models import reference
 from mobile_export.models.diffusion_model import TorchDenoiser, load_model
@@ -21,7 +22,6 @@ from mobile_export.models.noise_source import PhiloxNoise
 from mobile_export.part import Job
 from mobile_export.report.check import check
 from mobile_export.simulate import simulate
-from mobile_export.trajectory import sampler_parity, strip_steps
 
 COUNT = 6
 

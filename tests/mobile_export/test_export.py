@@ -209,6 +209,7 @@ def test_settings_out_of_range_are_refused_when_they_are_made(changes, message):
     [
         ({"sampler": "rk45"}, "unknown sampler 'rk45'; there are ddim, ddim-eta1, ddpm"),
         ({"steps": 1001}, "steps"),
+        ({"sampler": "ddim-eta1", "method": "ptqd"}, "ptqd changes the noise that ddim-eta1 adds"),
         ({"guidance": 2.0}, "guidance 2 needs a null class, which this model does not have: use guidance 1"),
         ({"seed": -1}, r"seed must be in 0 \.\. 2\^63 - 1, got -1"),
     ],

@@ -9,7 +9,7 @@ from mobile_export.backends.coreml.backend import float_outputs
 from mobile_export.backends.coreml.stored_codes import compare_codes
 from mobile_export.backends.executorch.contents import missing_constants, read_contents
 from mobile_export.coreml_simulator.package import read_package
-from mobile_export.evaluate import evaluate_all
+from mobile_export.evaluate.bundle_evaluation import evaluate_all
 from mobile_export.export import export, quantize
 from mobile_export.export_settings import ExportSettings
 from mobile_export.metrics import psnr

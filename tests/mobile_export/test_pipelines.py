@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from correction import UsageError
 from mobile_export.backends.backend import BackendOptions
 from mobile_export.bundle import Bundle
-from mobile_export.evaluate import evaluate
+from mobile_export.evaluate.bundle_evaluation import evaluate
 from mobile_export.export import export
 from mobile_export.export_settings import ExportSettings
 from mobile_export.metrics import psnr

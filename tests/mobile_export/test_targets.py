@@ -23,7 +23,7 @@ from mobile_export.backends.backend import BackendOptions
 from mobile_export.backends.executorch import backend as executorch
 from mobile_export.backends.executorch.lockstep import TappedNetwork
 from mobile_export.bundle import Bundle, artifact_digest, file_sha256, path_digest
-from mobile_export.evaluate import evaluate, evaluate_all
+from mobile_export.evaluate.bundle_evaluation import evaluate, evaluate_all
 from mobile_export.export import export
 from mobile_export.export_settings import ExportSettings
 from mobile_export.inspection import inspect_path
@@ -302,7 +302,7 @@ def test_evaluation_samples_the_reference_once_for_all(bundle, w8a8, plain_model
         return original(plan, denoiser, batch, correction, chunk, progress)
 
     monkeypatch.setattr(trajectory, "record", counting)
-    monkeypatch.setattr("mobile_export.evaluate.record", counting)
+    monkeypatch.setattr("mobile_export.evaluate.bundle_evaluation.record", counting)
     found = evaluate_all([bundle, w8a8.bundle], 3, model=plain_model, benchmark=False)
     assert [(each.name, each.target, each.target_title) for each in found] == [
         ("plain-w8a8", "executorch", "ExecuTorch"),
@@ -336,7 +336,7 @@ def test_an_emulators_time_is_never_a_phones(bundle, plain_model):
 
 
 def test_a_target_that_a_bundle_lacks_is_named_before_the_work(bundle, w8a8, monkeypatch):
-    monkeypatch.setattr("mobile_export.evaluate.evaluate", None)
+    monkeypatch.setattr("mobile_export.evaluate.bundle_evaluation.evaluate", None)
     with pytest.raises(UsageError, match="has no folder part; it has: executorch"):
         evaluate_all([bundle, w8a8.bundle], 2, targets=["folder"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from synthetic import make_evaluation, on_core_ml
 
-from mobile_export.evaluation import Evaluation
+from mobile_export.evaluate.evaluation import Evaluation
 
 
 @pytest.fixture(scope="session")

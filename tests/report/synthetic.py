@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from mobile_export.evaluation import Evaluation, Interval
+from mobile_export.evaluate.evaluation import Evaluation
+from mobile_export.metrics import Interval
 
 LABELS = ("faces", "animals", "food & drink", "travel")
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from synthetic import make_evaluation
 
-from mobile_export.evaluation import Evaluation
+from mobile_export.evaluate.evaluation import Evaluation
 from mobile_export.report import write_report
 
 SCREENSHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"

@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 from synthetic import make_evaluation, on_core_ml
 
-from mobile_export.evaluation import Evaluation, Interval
+from mobile_export.evaluate.evaluation import Evaluation
+from mobile_export.metrics import Interval
 from mobile_export.report import render_report, write_report
 from mobile_export.report.check import ReportError
 from mobile_export.report.heatmaps import heat_map

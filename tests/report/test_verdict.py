@@ -12,7 +12,7 @@ import pytest
 from synthetic import make_evaluation, on_core_ml
 
 from mobile_export.backends.backend import LIMITED
-from mobile_export.evaluation import Evaluation
+from mobile_export.evaluate.evaluation import Evaluation
 from mobile_export.report import render_report, wording
 from mobile_export.report import verdict as verdicts
 

@@ -8,16 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from mobile_export.metrics import Interval
+
 VARIANTS = ("reference", "quantized", "corrected")
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over seeds with its 95 % bootstrap interval."""
-
-    mean: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)

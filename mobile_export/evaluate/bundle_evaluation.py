@@ -12,7 +12,8 @@ from correction import CheckFailed, UsageError
 from mobile_export.backends import get_backend
 from mobile_export.batch import make_batch
 from mobile_export.bundle import Bundle
-from mobile_export.evaluation import Evaluation
+from mobile_export.evaluate.evaluation import Evaluation
+from mobile_export.evaluate.trajectory import References, record, strip_steps
 from mobile_export.metrics import bootstrap, psnr, snr
 from mobile_export.models.diffusion_model import DiffusionModel, load_model
 from mobile_export.models.torch_denoiser import TorchComponent
@@ -21,7 +22,6 @@ from mobile_export.prompts import CALIBRATION_PROMPTS
 from mobile_export.simulate import bundle_unet
 from mobile_export.subjects import Subjects, model_subjects
 from mobile_export.text_files import bundle_prompts
-from mobile_export.trajectory import References, record, strip_steps
 
 STREAM = "evaluation"
 EMULATED = "not measured: an emulator's time is never a phone's"
