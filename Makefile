@@ -30,7 +30,7 @@ scale: env ## Export a model of the size of Stable Diffusion 1.5; takes 12 GB of
 	$(BIN)/python benchmarks/scale.py build/scale --precision w8a8
 	$(BIN)/python benchmarks/scale.py build/scale --precision w4a8 --unet-only
 
-test: test-python test-android test-ios ## Run every suite; what needs tools that cannot be had here is skipped, loudly
+test: test-python test-android test-ios test-arm apk ## Run every suite; what needs tools that cannot be had here is skipped, loudly
 
 test-python: $(VENV)/.installed-test ## Run the Python tests; ARGS is passed on: make test-python ARGS="-k plan -x"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)

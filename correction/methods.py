@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from correction import solve
@@ -95,11 +95,40 @@ METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method
 
 
 def find_method(name: str) -> Method:
-    """The method of that name.
+    """The method of that name, with the changes that follow it: "tac", "d2-dpm/gated", "tac/paired/l1=0.8".
+
+    Changes: `gated` and `free`, `paired` and `same` (the same input), `l1=` and `l2=` of NER.
 
     Raises:
         UsageError: there is none; lists what exists.
     """
-    if name not in METHODS:
-        raise UsageError(f"unknown correction method {name!r}; there are {', '.join(METHODS)}.")
-    return METHODS[name]
+    base, *changes = name.split("/")
+    if base not in METHODS:
+        raise UsageError(f"unknown correction method {base!r}; there are {', '.join(METHODS)}.")
+    method = METHODS[base]
+    for change in changes:
+        method = _changed(method, change)
+    return replace(method, name=name)
+
+
+_CHANGES: Mapping[str, Callable[[Method], Method]] = MappingProxyType(
+    {
+        "gated": lambda method: replace(method, gated=True),
+        "free": lambda method: replace(method, gated=False),
+        "paired": lambda method: replace(method, paired=True),
+        "same": lambda method: replace(method, paired=False),
+    }
+)
+
+
+def _changed(method: Method, change: str) -> Method:
+    if change in _CHANGES:
+        return _CHANGES[change](method)
+    name, _, value = change.partition("=")
+    if name not in ("l1", "l2") or not isinstance(method.output, solve.NoiseEstimate):
+        known = ", ".join((*_CHANGES, "l1=, l2= where NER is part of it"))
+        raise UsageError(f"{method.name} cannot be {change!r}; changes are {known}.")
+    try:
+        return replace(method, output=replace(method.output, **{name: float(value)}))
+    except ValueError as error:
+        raise UsageError(f"{name} must be a number, got {value!r}.") from error

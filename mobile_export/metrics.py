@@ -29,7 +29,7 @@ def psnr(a: np.ndarray, b: np.ndarray, peak: float = IMAGE_PEAK) -> np.ndarray:
     _check(a, b)
     difference = a.astype(np.float64) - b.astype(np.float64)
     error = np.square(difference).reshape(len(a), -1).mean(1)
-    return _decibel(peak**2, error)
+    return decibel(peak**2, error)
 
 
 def snr(signal: np.ndarray, other: np.ndarray) -> float:
@@ -37,7 +37,7 @@ def snr(signal: np.ndarray, other: np.ndarray) -> float:
     _check(signal, other)
     exact = signal.astype(np.float64)
     error = np.square(exact - other.astype(np.float64)).mean()
-    return float(_decibel(np.square(exact).mean(), error))
+    return float(decibel(np.square(exact).mean(), error))
 
 
 def bootstrap(values: np.ndarray, resamples: int = 2000, seed: int = 0) -> Interval:
@@ -49,7 +49,8 @@ def bootstrap(values: np.ndarray, resamples: int = 2000, seed: int = 0) -> Inter
     return Interval(float(values.mean()), float(low), float(high))
 
 
-def _decibel(energy: float | np.ndarray, error: np.ndarray) -> np.ndarray:
+def decibel(energy: float | np.ndarray, error: np.ndarray) -> np.ndarray:
+    """10 log10(energy / error) of each, at most 200."""
     floor = np.asarray(energy, np.float64) * 10 ** (-MAX_DB / 10)
     ratio = np.maximum(energy, 1e-300) / np.maximum(np.maximum(error, floor), 1e-300)
     return np.where(error == 0, MAX_DB, 10 * np.log10(ratio))

@@ -84,7 +84,7 @@ def evaluate(
     file = bundle.correction_file(target)
     plan, correction = file.plan, file.correction
     backend = get_backend(target)
-    subjects = _subjects(bundle, model)
+    subjects = bundle_subjects(bundle, model)
     chosen = subjects.turn(range(count))
     batch = make_batch(seed, STREAM, range(count), model.sample_shape, subjects.rows(chosen))
     reference = (references or References()).get(model, plan, manifest["sampler"], batch, subjects, progress)
@@ -94,7 +94,7 @@ def evaluate(
         progress.stage(f"{bundle.name}, {backend.title}: {count} images, {variant}")
         runs[variant] = record(plan, artifact, batch, tables, backend.batch, progress)
 
-    decode = _decoder(model)
+    decode = image_decoder(model)
     images = {name: decode(run.samples[:, -1]) for name, run in runs.items()}
     shown = {name: np.clip(values, -1, 1) for name, values in images.items()}
     plain, fixed = (psnr(shown[v], shown["reference"]) for v in ("quantized", "corrected"))
@@ -152,7 +152,7 @@ def evaluate(
     )
 
 
-def _subjects(bundle: Bundle, model: DiffusionModel) -> Subjects:
+def bundle_subjects(bundle: Bundle, model: DiffusionModel) -> Subjects:
     """The prompts that the bundle was made for, or those of calibration; on noise that calibration never saw."""
     found = bundle_prompts(bundle)
     if found is not None:
@@ -161,7 +161,7 @@ def _subjects(bundle: Bundle, model: DiffusionModel) -> Subjects:
     return model_subjects(model, CALIBRATION_PROMPTS, guidance, "" if text is None else text["negative_prompt"])
 
 
-def _decoder(model: DiffusionModel) -> Callable[[np.ndarray], np.ndarray]:
+def image_decoder(model: DiffusionModel) -> Callable[[np.ndarray], np.ndarray]:
     """Samples (N, C, H, W) to images by the reference's own decoder, so that what differs is the UNet's doing."""
     latents = model.latents
     if latents is None:

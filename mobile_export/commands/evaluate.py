@@ -1,0 +1,67 @@
+"""evaluate: corrections side by side, on noise that none of them was solved on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+
+from correction import UsageError
+from mobile_export.commands.app import Json, Targets, app
+from mobile_export.terminal import TerminalProgress
+
+DEFAULT_METHODS = ("tac", "ptqd", "d2-dpm")
+
+
+@app.command()
+def evaluate(
+    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="One or more bundles of one model.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of tables, pictures and what was measured.")],
+    sampler: Annotated[
+        list[str] | None, typer.Option(help="Sampler and steps, as ddim:50; may be repeated. Default: ddim:50.")
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="Correction, as tac, d2-dpm/gated or oracle; may be repeated. Default: tac, ptqd, d2-dpm."),
+    ] = None,
+    default: Annotated[str, typer.Option(help="The correction that the others are compared with.")] = "tac",
+    count: Annotated[int, typer.Option("-n", help="Held-out seeds; Fréchet distances need 128.")] = 64,
+    calibration_samples: Annotated[int, typer.Option(help="Trajectories each correction is solved on.")] = 48,
+    seed: Annotated[int, typer.Option(help="Of all noise.")] = 0,
+    model: Annotated[str | None, typer.Option(help="The reference; default: where the bundles came from.")] = None,
+    target: Targets = None,
+    real: Annotated[
+        Path | None, typer.Option(help="Feature statistics of real pictures; default: the model's own, if it has them.")
+    ] = None,
+    into: Annotated[Path | None, typer.Option(help="A document to write the tables into, too.")] = None,
+    name: Annotated[str, typer.Option(help="The place there, between <!-- begin NAME --> and <!-- end NAME -->.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Compare corrections on the same artifacts and the same held-out noise."""
+    from mobile_export.bundle import Bundle
+    from mobile_export.evaluate.bundle_study import bundle_study
+    from mobile_export.evaluate.comparison_table import write_into
+    from mobile_export.evaluate.study_settings import Sampling, StudySettings
+
+    if (into is None) != (not name):
+        raise UsageError("--into and --name go together")
+    chosen = tuple(method or DEFAULT_METHODS)
+    samplings = tuple(Sampling.parse(text) for text in sampler or ["ddim:50"])
+    settings = StudySettings(samplings, chosen, count, calibration_samples, seed)
+    opened = [Bundle.open(bundle) for bundle in bundles]
+    with TerminalProgress() as progress:
+        found = bundle_study(opened, tuple(target or ()), settings, output, default, model, real, progress)
+    text = found.text
+    if into is not None:
+        write_into(into, name, text)
+    if as_json:
+        rows = [asdict(row) for row in found.rows.values()]
+        print(json.dumps({"tables": str(found.table), "rows": rows}, indent=1, sort_keys=True))
+    else:
+        Console(highlight=False).print(Markdown(text))
+        Console(highlight=False, soft_wrap=True).print(f"tables: {found.table.resolve()}")

@@ -1,0 +1,104 @@
+"""Comparison: the figures of one correction beside the same network without any, and beside a rival."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mobile_export.evaluate.frechet import FeatureStatistics, distance_interval, frechet_distance
+from mobile_export.evaluate.outcome import Outcome, OutcomeKey
+from mobile_export.metrics import Interval, bootstrap
+
+ENOUGH = 128  # pictures, twice as many as there are features: with fewer there is no Fréchet distance
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row of a study. All intervals are 95 % bootstraps over seeds.
+
+    psnr: dB, images against the reference's; gain: paired difference to no correction; ahead: paired difference of the
+    default method to this one, above 0 where the default is better, None for the default itself. ssim: mean, None
+    for tiny images. to_real, to_reference: Fréchet distances, None with fewer than 128 seeds, or where no real pictures
+    are known. closed: share of the gap to real pictures, between no correction and the reference, that is closed;
+    None where there is no gap. mean_drift, std_ratio: of the sample after the last step, the worst channel's.
+    output_snr: dB, median over the steps; sample_snr: dB, after the last step.
+    """
+
+    key: OutcomeKey
+    psnr: Interval
+    gain: Interval
+    ahead: Interval | None
+    ssim: float | None
+    to_real: Interval | None
+    to_reference: Interval | None
+    closed: float | None
+    output_snr: float
+    sample_snr: float
+    mean_drift: float
+    std_ratio: float
+    kept: int
+    correction_bytes: int
+
+
+def compare(
+    outcomes: Mapping[OutcomeKey, Outcome], default: str, real: FeatureStatistics | None
+) -> dict[OutcomeKey, Comparison]:
+    """A comparison for each outcome but the references'. default: the method that others are compared with."""
+    found = {}
+    for key, outcome in outcomes.items():
+        if key.network == REFERENCE:
+            continue
+        exact = outcomes[OutcomeKey(REFERENCE, key.sampling, "none")]
+        plain = outcomes[OutcomeKey(key.network, key.sampling, "none")]
+        usual = outcomes.get(OutcomeKey(key.network, key.sampling, default))
+        found[key] = _comparison(key, outcome, exact, plain, None if key.method == default else usual, real)
+    return found
+
+
+def reference_distances(
+    outcomes: Mapping[OutcomeKey, Outcome], samplings: Sequence[str], real: FeatureStatistics
+) -> dict[str, Interval]:
+    """Fréchet distance to real pictures of the reference itself, by sampling; empty with fewer than 128 seeds."""
+    found = {}
+    for sampling in samplings:
+        features = outcomes[OutcomeKey(REFERENCE, sampling, "none")].features
+        if len(features) >= ENOUGH:
+            found[sampling] = distance_interval(features, real)
+    return found
+
+
+def _comparison(
+    key: OutcomeKey,
+    outcome: Outcome,
+    exact: Outcome,
+    plain: Outcome,
+    usual: Outcome | None,
+    real: FeatureStatistics | None,
+) -> Comparison:
+    enough = len(outcome.psnr) >= ENOUGH
+    closed = None
+    if enough and real is not None:
+        ours, ideal, before = (
+            frechet_distance(FeatureStatistics.of(each.features), real) for each in (outcome, exact, plain)
+        )
+        closed = (before - ours) / (before - ideal) if before > ideal else None
+    last = outcome.std_ratio[-1]
+    return Comparison(
+        key=key,
+        psnr=bootstrap(outcome.psnr),
+        gain=bootstrap(outcome.psnr - plain.psnr),
+        ahead=None if usual is None else bootstrap(usual.psnr - outcome.psnr),
+        ssim=None if np.isnan(outcome.ssim).any() else float(outcome.ssim.mean()),
+        to_real=distance_interval(outcome.features, real) if enough and real is not None else None,
+        to_reference=distance_interval(outcome.features, exact.features) if enough else None,
+        closed=closed,
+        output_snr=float(np.median(outcome.output_snr)),
+        sample_snr=float(outcome.sample_snr[-1]),
+        mean_drift=float(np.abs(outcome.mean_drift[-1]).max()),
+        std_ratio=float(last[np.abs(np.log(np.maximum(last, 1e-9))).argmax()]),
+        kept=outcome.kept,
+        correction_bytes=outcome.correction_bytes,
+    )

@@ -1,0 +1,94 @@
+"""Comparison tables: a study's rows as Markdown, and their place in a document."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from correction import UsageError
+from mobile_export.evaluate.comparison import Comparison
+from mobile_export.evaluate.outcome import OutcomeKey
+from mobile_export.evaluate.study_settings import ORACLE
+from mobile_export.metrics import Interval
+
+_COLUMNS = (
+    "correction", "image PSNR (dB)", "gain (dB)", "default ahead by (dB)", "SSIM", "Fréchet to real",
+    "Fréchet to reference", "output SNR (dB)", "sample SNR (dB)", "mean drift", "std ratio", "steps", "bytes",
+)  # fmt: skip
+
+
+def comparison_tables(rows: Mapping[OutcomeKey, Comparison], default: str, references: Mapping[str, Interval]) -> str:
+    """A table for each network and sampling; the oracle's row is marked, and so are rows the default does not beat.
+
+    references: Fréchet distance to real pictures of the reference itself, by sampling.
+    """
+    parts = []
+    for network, sampling in dict.fromkeys((key.network, key.sampling) for key in rows):
+        shown = [row for key, row in rows.items() if (key.network, key.sampling) == (network, sampling)]
+        title = f"**{network}, {sampling.replace(':', ', ')} steps**"
+        if sampling in references:
+            title += f" (the reference's own Fréchet distance to real pictures: {_interval(references[sampling], 3)})"
+        lines = [title, "", _line(_COLUMNS), _line("---" for _ in _COLUMNS)]
+        lines += [_line(_cells(row, default)) for row in shown]
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def write_into(path: Path, name: str, text: str) -> None:
+    """Put the text in place of what stands between `<!-- begin NAME -->` and `<!-- end NAME -->`.
+
+    Raises UsageError when the document cannot be read or does not have the two, once and in this order.
+    """
+    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+    try:
+        content = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read ({error})") from error
+    pattern = re.compile(re.escape(begin) + r".*?" + re.escape(end), re.DOTALL)
+    if (content.count(begin), content.count(end), len(pattern.findall(content))) != (1, 1, 1):
+        raise UsageError(f"{path} must have one line {begin!r} and, after it, one line {end!r}")
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(pattern.sub(lambda _: f"{begin}\n{text.strip()}\n{end}", content), encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _cells(row: Comparison, default: str) -> list[str]:
+    method = row.key.method
+    name = {ORACLE: "oracle (fitted on these very seeds)", default: f"**{method}** (default)"}.get(method, method)
+    return [
+        name,
+        _interval(row.psnr, 2),
+        "" if method == "none" else _interval(row.gain, 2, signed=True),
+        "" if row.ahead is None else _ahead(row.ahead),
+        "" if row.ssim is None else f"{row.ssim:.3f}",
+        "" if row.to_real is None else _interval(row.to_real, 3) + _closed(row),
+        "" if row.to_reference is None else _interval(row.to_reference, 4),
+        f"{row.output_snr:.1f}",
+        f"{row.sample_snr:.1f}",
+        f"{row.mean_drift:.4f}",
+        f"{row.std_ratio:.3f}",
+        str(row.kept),
+        f"{row.correction_bytes:,}",
+    ]
+
+
+def _ahead(value: Interval) -> str:
+    """Marked where the default is not ahead: ≈ where the interval holds 0, "no" where the other is better."""
+    mark = "" if value.low > 0 else " ≈" if value.high >= 0 else " no"
+    return _interval(value, 2, signed=True) + mark
+
+
+def _closed(row: Comparison) -> str:
+    return "" if row.closed is None or row.key.method == "none" else f", {100 * row.closed:.0f} % closed"
+
+
+def _interval(value: Interval, digits: int, signed: bool = False) -> str:
+    sign = "+" if signed else ""
+    mean, low, high = (f"{number:{sign}.{digits}f}" for number in (value.mean, value.low, value.high))
+    return f"{mean} ({low} to {high})"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,186 @@
+"""Study: networks of one model and corrections of them, side by side on the same noise that calibration never saw."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from correction import Correction, Denoiser, SamplingPlan, UsageError, calibrate
+from correction.file import read_correction, write_correction
+from correction.methods import Method
+from correction.schedulers import make_plan
+from mobile_export.batch import Batch, make_batch, run
+from mobile_export.evaluate.bundle_evaluation import image_decoder
+from mobile_export.evaluate.network import Network
+from mobile_export.evaluate.outcome import Outcome, OutcomeKey
+from mobile_export.evaluate.remembered import Remembered
+from mobile_export.evaluate.resnet56 import load_resnet56, resnet56_features
+from mobile_export.evaluate.study_settings import ORACLE, Sampling, StudySettings, method_of
+from mobile_export.evaluate.tally import Course, CourseRecorder, Tally
+from mobile_export.models.diffusion_model import DiffusionModel, TorchDenoiser
+from mobile_export.progress import Progress
+from mobile_export.subjects import Subjects
+
+CALIBRATION, EVALUATION = "calibration", "evaluation"  # streams of noise: disjoint by construction
+REFERENCE = "reference"
+SEEDS_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Study:
+    """subjects: what the samples show, in turn; folder: keeps what was found, so that a study that was interrupted, or
+    is asked for more, goes on where it was. Raises UsageError for two networks of one name.
+    """
+
+    model: DiffusionModel
+    networks: Sequence[Network]
+    subjects: Subjects
+    settings: StudySettings
+    folder: Path
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        names = [network.name for network in self.networks]
+        if len(set(names)) < len(names):
+            raise UsageError(f"two networks of a study have the same name: {', '.join(sorted(names))}")
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def outcomes(self) -> dict[OutcomeKey, Outcome]:
+        """Of every network, sampling and method, and of the reference, whose method is "none"."""
+        found: dict[OutcomeKey, Outcome] = {}
+        for sampling in self.settings.samplings:
+            found |= _Cell(self, sampling).outcomes()
+        return found
+
+    def batch(self, stream: str, count: int) -> Batch:
+        """The first `count` samples of a stream, subjects in turn."""
+        rows = self.subjects.rows(self.subjects.turn(range(count)))
+        return make_batch(self.settings.seed, stream, range(count), self.model.sample_shape, rows)
+
+
+class _Cell:
+    """One sampling of a study."""
+
+    def __init__(self, study: Study, sampling: Sampling) -> None:
+        self.study, self.sampling = study, sampling
+        model = study.model
+        self.plan = make_plan(sampling.sampler, model.scheduler_config, sampling.steps)
+        self.reference: Denoiser = study.subjects.guided(TorchDenoiser(model.unet))
+        self.origin = f"{model.digest} {self.plan.digest()} {study.subjects.digest()} {study.settings.seed}"
+
+    def outcomes(self) -> dict[OutcomeKey, Outcome]:
+        study, keys = self.study, [OutcomeKey(REFERENCE, self.sampling.name, "none")]
+        runs: dict[OutcomeKey, tuple[Network, SamplingPlan, Correction | None]] = {}
+        remembered = Remembered(self.reference)
+        for network in study.networks:
+            for method in study.settings.methods:
+                key = OutcomeKey(network.name, self.sampling.name, method)
+                keys.append(key)
+                plan, correction = self.solved(network, method, remembered)
+                runs[key] = (network, plan, correction)
+        marks = {key: self.mark(key, *runs.get(key, (None, self.plan, None))) for key in keys}
+        found = {key: Outcome.load(self.path(key), marks[key]) for key in keys}
+        missing = [key for key in keys if found[key] is None]
+        if missing:
+            found |= self.measured(runs, missing)
+            for key in missing:
+                outcome = found[key]
+                if outcome is not None:
+                    outcome.save(self.path(key), key, marks[key])
+        return {key: outcome for key, outcome in found.items() if outcome is not None}
+
+    def measured(
+        self, runs: Mapping[OutcomeKey, tuple[Network, SamplingPlan, Correction | None]], keys: Sequence[OutcomeKey]
+    ) -> dict[OutcomeKey, Outcome]:
+        """Sample the evaluation seeds, a few at a time: the reference, then each of `keys` on the same."""
+        study, count = self.study, self.study.settings.count
+        study.progress.stage(f"{self.sampling.name}: {len(keys)} rows on {count} held-out seeds")
+        decode, network = image_decoder(study.model), load_resnet56()
+        tallies = {key: Tally(lambda images: resnet56_features(network, images)) for key in keys}
+        batch, done = study.batch(EVALUATION, count), 0
+        starts = range(0, count, SEEDS_AT_ONCE)
+        for start in starts:
+            few = batch.rows(slice(start, start + SEEDS_AT_ONCE))
+            exact = _course(self.plan, self.reference, few, None, SEEDS_AT_ONCE, decode)
+            for key, tally in tallies.items():
+                course = exact
+                if key in runs:
+                    quantized, plan, correction = runs[key]
+                    denoiser = study.subjects.guided(quantized.denoiser)
+                    course = _course(plan, denoiser, few, correction, quantized.batch, decode)
+                tally.add(exact, course)
+                done += 1
+                study.progress.advance(done, len(starts) * len(tallies))
+        return {key: tally.outcome(runs[key][2] if key in runs else None) for key, tally in tallies.items()}
+
+    def solved(self, network: Network, name: str, reference: Denoiser) -> tuple[SamplingPlan, Correction | None]:
+        """The plan and correction of a method, from the folder or solved now."""
+        if name == "none":
+            return self.plan, None
+        study, method = self.study, method_of(name)
+        stream = EVALUATION if name == ORACLE else CALIBRATION
+        count = study.settings.count if name == ORACLE else study.settings.calibration_samples
+        key = OutcomeKey(network.name, self.sampling.name, name)
+        about = f"{self.origin} {network.digest} {method.describe()} {stream} {count}"
+        mark = hashlib.sha256(about.encode()).hexdigest()
+        path = self.path(key).with_suffix(".correction")
+        if path.exists():
+            file = read_correction(path)
+            if file.metadata.get("mark") == mark:
+                return file.plan, file.correction
+        plan, correction = self.calibrated(network, method, reference, stream, count, path.with_suffix(".state"), mark)
+        write_correction(path, plan, correction, {"artifact_sha256": network.digest, "mark": mark})
+        return plan, correction
+
+    def calibrated(
+        self, network: Network, method: Method, reference: Denoiser, stream: str, count: int, state: Path, mark: str
+    ) -> tuple[SamplingPlan, Correction]:
+        study = self.study
+        study.progress.stage(f"{self.sampling.name}, {network.name}: calibrate {method.name} on {count} trajectories")
+        batch = study.batch(stream, count)
+        result = calibrate(
+            self.plan,
+            reference,
+            study.subjects.guided(network.denoiser),
+            batch.noise,
+            method,
+            batch.conditioning,
+            batch.step_noise if self.plan.needs_noise else None,
+            study.progress.advance,
+            state_file=state,
+            batch_size=network.batch if network.batch > 1 else SEEDS_AT_ONCE,
+            tag=mark,
+        )
+        return result.plan, result.correction
+
+    def mark(self, key: OutcomeKey, network: Network | None, plan: SamplingPlan, correction: Correction | None) -> str:
+        """Digest of all that decides an outcome."""
+        parts: list[Any] = [self.origin, key, self.study.settings.count, plan.digest()]
+        parts += ["" if network is None else network.digest, "" if correction is None else correction.digest()]
+        return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()
+
+    def path(self, key: OutcomeKey) -> Path:
+        name = hashlib.sha256(f"{key.network} {key.sampling} {key.method}".encode()).hexdigest()[:24]
+        return self.study.folder / f"{name}.outcome"
+
+
+def _course(
+    plan: SamplingPlan,
+    denoiser: Denoiser,
+    batch: Batch,
+    correction: Correction | None,
+    size: int,
+    decode: Callable[[np.ndarray], np.ndarray],
+) -> Course:
+    """The batch, `size` samples at a time."""
+    parts = []
+    for start in range(0, len(batch.noise), size):
+        piece, recorder = batch.rows(slice(start, start + size)), CourseRecorder()
+        parts.append(recorder.finish(run(plan, denoiser, piece, correction, recorder), decode))
+    fields = ([getattr(part, name) for part in parts] for name in ("samples", "outputs", "images"))
+    return Course(*(np.concatenate(each) for each in fields))
