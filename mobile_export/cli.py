@@ -7,12 +7,12 @@ import sys
 from rich.console import Console
 
 from correction import CheckFailed, ProjectError
-from mobile_export.commands import evaluate, export, look, simulate
+from mobile_export.commands import evaluate, export, look, recipe, simulate
 from mobile_export.commands.app import app
 from mobile_export.quiet import quiet_third_parties
 from mobile_export.terminal import error_text
 
-__all__ = ["app", "evaluate", "export", "look", "main", "simulate"]
+__all__ = ["app", "evaluate", "export", "look", "main", "recipe", "simulate"]
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from correction.errors import UsageError
 from mobile_export.quantize.activations import ActivationGrid, RangeObserver
 from mobile_export.quantize.recipe import Recipe
-from mobile_export.quantize.rounding import BYTES_PER_ENTRY, ROUNDED_BITS
+from mobile_export.quantize.rounding import BYTES_PER_ENTRY
 
 _ROWS_PER_CALL = 160
 CORRELATION_BYTES = 2**30  # for the correlations of all layers together
@@ -105,7 +105,7 @@ def observe_layers(
             )
     if recipe is not None:
         layers = {name: layer for name, layer in layers.items() if recipe.layer(name).bits is not None}
-    asked = {name for name in layers if recipe is None or recipe.layer(name).bits in ROUNDED_BITS}
+    asked = {name for name in layers if recipe is None or recipe.looks_at_inputs(recipe.layer(name).bits)}
     shapes = {name: tuple(layers[name].weight.shape[1:]) for name in asked if _correlated(layers[name])}
     groups = input_groups(shapes, memory)
     observations = {name: LayerObservation() for name in layers}

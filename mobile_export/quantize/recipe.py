@@ -12,6 +12,7 @@ from typing import Any
 
 from correction.errors import UsageError
 from mobile_export.quantize.precision import Precision
+from mobile_export.quantize.rounding import ROUNDED_BITS
 from mobile_export.quantize.weight_format import WEIGHT_BITS, WeightFormat
 
 # The two convolutions that touch the image hold 0.1 % of the weights, and their 8-bit activations
@@ -22,7 +23,8 @@ KEPT_IN_FLOAT = ("conv_in", "conv_out")
 # Few weights as well, and every layer depends on what they say about the timestep (TFMQ-DM), class or size.
 TIME_LAYERS, TIME_BITS = ("time_emb", "class_embedding", "add_embedding"), 8
 MAX_BYTES = 2**20
-_KEYS = ("precision", "format", "layers")
+ROUNDINGS = ("inputs", "nearest")
+_KEYS = ("precision", "format", "layers", "rounding")
 _HOW = 'say "float", or "w" and the bits, with a format if it should not be the default one, as in "w6 palette16"'
 
 
@@ -65,7 +67,8 @@ FLOAT = LayerRecipe(None, None)
 
 @dataclass(frozen=True)
 class Recipe:
-    """precision: of the network; format: of the weights that have its bits; layers: what single layers are instead.
+    """precision: of the network; format: of the weights that have its bits; layers: what single layers are instead;
+    rounding: of weights of 2 to 4 bits, with a view to the layer's "inputs", or each to the "nearest" level.
 
     ``Recipe.of("w4a16")`` has the default format of 4 bits and no exceptions but those that every network
     has: the layers of KEPT_IN_FLOAT, and 8 bits on the way of the timestep. Raises UsageError for a
@@ -75,9 +78,16 @@ class Recipe:
     precision: Precision
     format: WeightFormat
     layers: Mapping[str, LayerRecipe] = field(default_factory=dict)
+    rounding: str = ROUNDINGS[0]
 
     def __post_init__(self) -> None:
         self.format.require_bits(self.precision.weight_bits)
+        if self.rounding not in ROUNDINGS:
+            raise UsageError(f"rounding must be one of {', '.join(ROUNDINGS)}, got {self.rounding!r}")
+
+    def looks_at_inputs(self, bits: int | None) -> bool:
+        """Whether weights of these bits are rounded with a view to their layer's inputs."""
+        return self.rounding == "inputs" and bits in ROUNDED_BITS
 
     @classmethod
     def of(cls, name: str, format: str | None = None) -> Recipe:
@@ -105,7 +115,7 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, content: Any) -> Recipe:
-        """The inverse of `as_dict`; "format" and "layers" may be absent. Raises UsageError for anything else."""
+        """The inverse of `as_dict`; "precision" alone must be there. Raises UsageError for anything else."""
         if not isinstance(content, dict):
             raise UsageError(f'expected an object like {{"precision": "w4a16"}}, got {type(content).__name__}')
         unknown = sorted(set(content) - set(_KEYS))
@@ -118,12 +128,17 @@ class Recipe:
             if (key in content or key == "precision") and not isinstance(content.get(key), str):
                 raise UsageError(f'{key} must be a name, as in "w4a16" or "palette16", got {content.get(key)!r}')
         plain = cls.of(content["precision"], content.get("format"))
-        return cls(plain.precision, plain.format, {name: plain._parsed(name, text) for name, text in layers.items()})
+        parsed = {name: plain._parsed(name, text) for name, text in layers.items()}
+        return cls(plain.precision, plain.format, parsed, content.get("rounding", plain.rounding))
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything as names, for a manifest or a digest: {"precision": …, "format": …, "layers": {…}}."""
+        """Everything as names, for a manifest or a digest: {"precision": …, "format": …, "layers": {…}}.
+
+        "rounding" is there where it is not the usual one.
+        """
         layers = {name: layer.name for name, layer in sorted(self.layers.items())}
-        return {"precision": self.precision.name, "format": self.format.name, "layers": layers}
+        unusual = {} if self.rounding == ROUNDINGS[0] else {"rounding": self.rounding}
+        return {"precision": self.precision.name, "format": self.format.name, "layers": layers, **unusual}
 
     def layer(self, name: str) -> LayerRecipe:
         """What becomes of the layer of this full name."""

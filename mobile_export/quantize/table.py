@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -145,12 +145,14 @@ def quantize_layers(
         wanted = recipe.layer(name)
         if wanted.bits is not None and wanted.format is not None:
             seen = observations.get(name, LayerObservation())
-            weight = quantize_weight(module.weight, wanted.bits, wanted.format, seen.correlation)
+            looks = recipe.looks_at_inputs(wanted.bits)
+            known = seen.correlation if looks else replace(seen.correlation, total=None)
+            weight = quantize_weight(module.weight, wanted.bits, wanted.format, known)
             bias = module.bias if module.bias is not None else torch.zeros(len(module.weight))
             grids = (None, None) if recipe.precision.weight_only else _grids(name, seen)
             layers[name] = LayerQuantization(weight, bias.detach().float().clone(), *grids)
             if wanted.bits in ROUNDED_BITS:
-                total = seen.correlation.total
+                total = known.total
                 groups[name] = module.weight[0].numel() if total is None else len(total)
         advance(done, len(modules))
     return QuantizationTable(recipe, layers, groups)

@@ -147,6 +147,7 @@ def _builder() -> tuple[Any, Any, Any]:
     import coremltools
     from coremltools.converters.mil.mil import Builder, types
 
+    Builder.name_count.clear()  # it counts the names of a whole process: each sample has those of a fresh one
     return coremltools, Builder, types
 
 

@@ -16,7 +16,7 @@ from test_bundle import files_of
 
 from mobile_export import cli
 
-VERBS = ("export", "simulate", "verify", "inspect", "report", "evaluate", "models")
+VERBS = ("export", "simulate", "verify", "inspect", "report", "evaluate", "recipe", "models")
 
 
 @pytest.fixture

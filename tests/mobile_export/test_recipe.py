@@ -120,6 +120,8 @@ def test_a_recipe_is_read_from_a_file(tmp_path):
         ('{"precision": "w4a16", "format": "lut"}', "unknown weight format 'lut': choose channel, block32"),
         ('{"precision": "w6a16", "format": "block32"}', "weight format 'block32' has no 6-bit weights: it has 4, 8"),
         ('{"precision": "w4a16", "layer": {}}', "unknown key 'layer': it may have precision, format, layers"),
+        ('{"precision": "w4a8", "rounding": "up"}', "rounding must be one of inputs, nearest, got 'up'"),
+        ('{"precision": "w4a8", "rounding": 1}', "rounding must be one of inputs, nearest, got 1"),
         ('{"precision": "w4a16", "layers": []}', 'layers must be an object like {"conv_in": "w8"}, got list'),
         ('{"precision": "w4a16", "layers": {"a": 8}}', 'layers.a: a layer cannot be 8: say "float", or "w" and'),
         ('{"precision": "w4a16", "layers": {"a": "8"}}', "layers.a: a layer cannot be '8': say \"float\", or"),
@@ -143,6 +145,32 @@ def test_a_file_that_is_missing_or_too_large(tmp_path):
     path.write_bytes(b" " * (2**20 + 1))
     with pytest.raises(UsageError, match=r"recipe .*large\.json is larger than 1048576 bytes"):
         Recipe.read(path)
+
+
+def test_rounding_to_nearest_is_said_where_it_is_asked_for():
+    plain = Recipe.from_dict({"precision": "w4a8", "rounding": "nearest"})
+    assert plain.as_dict()["rounding"] == "nearest" and Recipe.from_dict(plain.as_dict()) == plain
+    assert "rounding" not in Recipe.of("w4a8").as_dict() and plain != Recipe.of("w4a8")
+    assert Recipe.of("w4a8").looks_at_inputs(4) and not plain.looks_at_inputs(4)
+
+
+def test_rounding_to_nearest_looks_at_no_inputs():
+    """The codes are those of the weights alone, and no correlation is kept for them."""
+    network, x = nn.Sequential(nn.Linear(24, 6)), torch.randn(40, 24, generator=torch.Generator().manual_seed(0))
+    nearest = Recipe.from_dict({"precision": "w4a16", "rounding": "nearest"})
+    tables = []
+    for recipe in (Recipe.of("w4a16"), nearest):
+        seen = observe_layers(network, lambda: network(x), recipe)
+        assert (seen["0"].correlation.total is None) == (recipe is nearest)
+        tables.append(quantize_layers(network, seen, recipe))
+    alone = quantize_layers(network, {}, Recipe.of("w4a16"))
+    assert torch.equal(tables[1].layers["0"].weight.codes, alone.layers["0"].weight.codes)
+    assert not torch.equal(tables[0].layers["0"].weight.codes, alone.layers["0"].weight.codes)
+    # Also where the inputs were seen.
+    known = observe_layers(network, lambda: network(x), Recipe.of("w4a16"))
+    assert torch.equal(
+        quantize_layers(network, known, nearest).layers["0"].weight.codes, alone.layers["0"].weight.codes
+    )
 
 
 @pytest.mark.parametrize(("bits", "format"), [(None, WeightFormat("channel")), (4, None)])
