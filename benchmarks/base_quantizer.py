@@ -2,10 +2,11 @@
 
     python benchmarks/base_quantizer.py emoji32
 
-Compares, at w8a8 and w4a8, the image convolutions in 8 bit or float32, and 4-bit weights rounded to nearest or
-with a view to their inputs; then the weight formats of the weight-only precisions. Per row: bits per weight with
-scales and palettes, signal-to-noise ratio of the noise estimate at the reference's own samples
-(dB, mean over steps), and image PSNR of free-running sampling, on held-out noise. Prints a Markdown table.
+Compares, at w8a8 and w4a8, the image convolutions in 8 bit or float32; 4-bit weights rounded to nearest or with a view
+to their inputs, and 8 bits for the layers that need them most, within a size; then the weight formats of the
+weight-only precisions. Per row: bits per weight with scales and palettes, signal-to-noise ratio of the noise estimate
+at the reference's own samples (dB, mean over steps), and image PSNR of free-running sampling, on held-out noise. Prints
+a Markdown table.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from mobile_export.batch import make_batch, run
+from mobile_export.budget import budget_recipe
 from mobile_export.export_settings import ExportSettings
 from mobile_export.metrics import psnr, snr
 from mobile_export.models.diffusion_model import TorchDenoiser, load_model
@@ -28,6 +30,7 @@ from mobile_export.quantize.table import quantize_layers
 from mobile_export.quiet import quiet_third_parties
 
 SEEDS = 8
+BUDGETS = (3_000_000, 3_200_000, 3_500_000)
 WEIGHT_ONLY = {
     "w8a16": ("channel", "block32"),
     "w6a16": ("palette16", "palette"),
@@ -71,6 +74,9 @@ def main() -> None:
     row("w8a8, image convolutions float32", Recipe.of("w8a8"))
     row("w4a8, rounded to nearest", Recipe.of("w4a8"), nearest)
     row("w4a8, rounded with a view to the inputs", Recipe.of("w4a8"))
+    for budget in BUDGETS:
+        found = budget_recipe(replace(job, settings=replace(settings, recipe=Recipe.of("w4a8"))), budget)
+        row(f"the same, 8 bits where they help most, {budget / 1e6:g} MB", found.recipe)
     for precision, formats in WEIGHT_ONLY.items():
         for form in formats:
             row(f"{precision}, {form}", Recipe.of(precision, form))
