@@ -17,12 +17,12 @@ from test_cli import figures, run, sentence  # noqa: F401  run is a fixture
 from test_export import Recording
 
 from correction import CheckFailed, FormatError, UsageError
-from mobile_export import trajectory
 from mobile_export.backends import BACKENDS, get_backend
 from mobile_export.backends.backend import BackendOptions
 from mobile_export.backends.executorch import backend as executorch
 from mobile_export.backends.executorch.lockstep import TappedNetwork
 from mobile_export.bundle import Bundle, artifact_digest, file_sha256, path_digest
+from mobile_export.evaluate import trajectory
 from mobile_export.evaluate.bundle_evaluation import evaluate, evaluate_all
 from mobile_export.export import export
 from mobile_export.export_settings import ExportSettings
