@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import mmap
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from correction import CheckFailed
-from mobile_export.backends.executorch.contents import missing_constants, read_contents, stored_bytes
+from mobile_export.backends.executorch import contents as contents_module
+from mobile_export.backends.executorch.contents import file_contents, missing_constants, read_contents, stored_bytes
 from mobile_export.backends.executorch.layers import as_matrix
 from mobile_export.quantize.activations import ActivationGrid
 from mobile_export.quantize.table import LayerQuantization, QuantizationTable
@@ -109,3 +111,22 @@ def test_scales_are_found_under_their_own_prefix(exported):
 def test_what_is_no_program_is_named(data):
     with pytest.raises(CheckFailed, match=r"somewhere.pte is not a readable ExecuTorch program"):
         read_contents(data, "somewhere.pte")
+
+
+@pytest.mark.parametrize("data", [b"", b"nothing", bytes(1000)])
+def test_a_file_that_is_no_program_is_named(data, tmp_path):
+    path = tmp_path / "somewhere.pte"
+    path.write_bytes(data)
+    with pytest.raises(CheckFailed, match=r"somewhere.pte is not a readable ExecuTorch program"):
+        file_contents(path)
+
+
+def test_a_file_is_read_without_copies_of_it(exported):
+    """The same contents as from its bytes; what is parsed is the mapped file."""
+    path = exported.bundle.artifact("executorch")
+    assert file_contents(path) == read_contents(path.read_bytes(), "artifact")
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contents_module, "read_contents", lambda data, source: seen.append((type(data.obj), len(data))))
+        file_contents(path)
+    assert seen == [(mmap.mmap, path.stat().st_size)]

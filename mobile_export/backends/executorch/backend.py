@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from correction.errors import CheckFailed
 from mobile_export.backends.backend import BackendOptions, Description, Parity, Probe, timesteps
-from mobile_export.backends.executorch.contents import missing_constants, read_contents
+from mobile_export.backends.executorch.contents import file_contents, missing_constants
 from mobile_export.backends.executorch.lockstep import TappedNetwork, channels_first, point_shapes, tap_points
 from mobile_export.backends.executorch.lowering import Lowered, lower
 from mobile_export.backends.executorch.network import network_for
@@ -124,7 +124,7 @@ class ExecuTorchBackend:
         self, component: Component, table: QuantizationTable, path: Path, exported: ExportedPair, probes: list[Probe]
     ) -> Parity:
         release_memory()  # of what lowering left
-        missing = missing_constants(read_contents(path.read_bytes(), str(path)), table)
+        missing = missing_constants(file_contents(path), table)
         if missing:
             raise CheckFailed(f"{path} does not hold the quantized model's constants: {', '.join(missing[:5])}")
         tapped = exported.take_twin() if exported.points else LoadedProgram(path, str(path))
@@ -178,7 +178,7 @@ class ExecuTorchBackend:
         return ExecuTorchArtifact(path, signature)
 
     def describe(self, path: Path) -> Description:
-        contents = read_contents(path.read_bytes(), str(path))
+        contents = file_contents(path)
         constants = sum(contents.constants.values())
         return Description(
             total_bytes=contents.total_bytes,

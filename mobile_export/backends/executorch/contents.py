@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +36,16 @@ class Contents:
     operator_calls: tuple[str, ...]
 
 
-def read_contents(data: bytes, source: str) -> Contents:
+def file_contents(path: Path) -> Contents:
+    """`read_contents` of a file, which is mapped: the parser takes parts of it again and again, and none is a copy."""
+    with path.open("rb") as file:
+        if not path.stat().st_size:
+            raise CheckFailed(f"{path} is not a readable ExecuTorch program (it is empty)")
+        # Not closed here: an error's traceback may still look at it.
+        return read_contents(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), str(path))
+
+
+def read_contents(data: bytes | memoryview, source: str) -> Contents:
     """Parse a `.pte`. Raises CheckFailed where it is not one."""
     from executorch.exir._serialize._program import deserialize_pte_binary
 
