@@ -159,7 +159,7 @@ class _Run:
         if fit_source is None or candidates[-1][2] is not x_in:
             fit_source = self._predict(self.quantized, i, x_in, fit)
         m = correct(*_float32(leave), np.concatenate([fit_source, source]))
-        if self.method.less_noise:
+        if self.method.less_noise and leave is not same:
             state.sigma[i] = self._sigma(i, residual_variance(join(_sums(target, fit_source, zero)), leave))
         plan = replace(self.plan, sigma=state.sigma) if self.method.less_noise else self.plan
         after, y_hat = self._advance(i, x_in, m, state.history_hat, z, slice(None), plan)

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from mobile_export.evaluate.frechet import FeatureStatistics, distance_interval, frechet_distance
-from mobile_export.evaluate.outcome import Outcome, OutcomeKey
+from mobile_export.evaluate.outcome import REFERENCE, Outcome, OutcomeKey
 from mobile_export.metrics import Interval, bootstrap
 
 ENOUGH = 128  # pictures, twice as many as there are features: with fewer there is no Fréchet distance
-REFERENCE = "reference"
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mobile_export.evaluate.comparison import REFERENCE
-from mobile_export.evaluate.outcome import Outcome, OutcomeKey
+from mobile_export.evaluate.outcome import REFERENCE, Outcome, OutcomeKey
 from mobile_export.pictures import to_uint8
 
 _DOTS = 110

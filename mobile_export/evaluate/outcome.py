@@ -15,11 +15,12 @@ from safetensors.numpy import save
 from correction import CheckFailed
 
 SHOWN = 8  # images kept for pictures
+REFERENCE = "reference"  # the network of the rows that others are compared with
 
 
 @dataclass(frozen=True)
 class OutcomeKey:
-    """Which outcome. network: "reference", or a bundle's name and target; method: as in StudySettings."""
+    """Which outcome. network: REFERENCE, or a bundle's name and target; method: as in StudySettings."""
 
     network: str
     sampling: str

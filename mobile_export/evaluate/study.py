@@ -17,7 +17,7 @@ from correction.schedulers import make_plan
 from mobile_export.batch import Batch, make_batch, run
 from mobile_export.evaluate.bundle_evaluation import image_decoder
 from mobile_export.evaluate.network import Network
-from mobile_export.evaluate.outcome import Outcome, OutcomeKey
+from mobile_export.evaluate.outcome import REFERENCE, Outcome, OutcomeKey
 from mobile_export.evaluate.remembered import Remembered
 from mobile_export.evaluate.resnet56 import load_resnet56, resnet56_features
 from mobile_export.evaluate.study_settings import ORACLE, Sampling, StudySettings, method_of
@@ -27,7 +27,6 @@ from mobile_export.progress import Progress
 from mobile_export.subjects import Subjects
 
 CALIBRATION, EVALUATION = "calibration", "evaluation"  # streams of noise: disjoint by construction
-REFERENCE = "reference"
 SEEDS_AT_ONCE = 16
 
 

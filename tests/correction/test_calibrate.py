@@ -207,6 +207,18 @@ def test_less_noise_takes_the_variance_of_the_rest_from_the_fresh_noise():
     assert calibrate(PLAN, reference, Noisy(0.1), NOISE, method).plan is PLAN
 
 
+def test_fresh_noise_stays_where_the_gate_drops_the_output_correction():
+    """What remains is that of a correction: where none is kept, the scheduler's own noise is drawn."""
+    from correction.solve import Affine
+
+    def nonsense(sums):
+        return Affine(np.full(3, 1.5), np.full(3, 0.5))
+
+    method = Method("bad", output=nonsense, less_noise=True)
+    result = calibrate(NOISY_PLAN, reference, Noisy(0.1), NOISE, method, step_noise=FRESH)
+    assert not result.kept.any() and result.plan is NOISY_PLAN
+
+
 def test_less_noise_needs_an_output_correction():
     with pytest.raises(UsageError, match="less_noise"):
         Method("odd", input=METHODS["ibc"].input, less_noise=True)
