@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markdown import Markdown
+from rich.table import Table
 
 from correction import UsageError
 from mobile_export.commands.app import Json, Targets, app
 from mobile_export.terminal import TerminalProgress
+
+if TYPE_CHECKING:
+    from mobile_export.evaluate.comparison import Comparison
 
 DEFAULT_METHODS = ("tac", "ptqd", "d2-dpm")
 
@@ -45,11 +49,13 @@ def evaluate(
     """Compare corrections on the same artifacts and the same held-out noise."""
     from mobile_export.bundle import Bundle
     from mobile_export.evaluate.bundle_study import bundle_study
-    from mobile_export.evaluate.comparison_table import write_into
+    from mobile_export.evaluate.comparison_table import require_place, write_into
     from mobile_export.evaluate.study_settings import Sampling, StudySettings
 
     if (into is None) != (not name):
         raise UsageError("--into and --name go together")
+    if into is not None:
+        require_place(into, name)  # before the work
     chosen = tuple(method or DEFAULT_METHODS)
     samplings = tuple(Sampling.parse(text) for text in sampler or ["ddim:50"])
     settings = StudySettings(samplings, chosen, count, calibration_samples, seed)
@@ -63,5 +69,25 @@ def evaluate(
         rows = [asdict(row) for row in found.rows.values()]
         print(json.dumps({"tables": str(found.table), "rows": rows}, indent=1, sort_keys=True))
     else:
-        Console(highlight=False).print(Markdown(text))
+        for table in _tables(found.rows.values()):
+            Console(highlight=False).print(table)
         Console(highlight=False, soft_wrap=True).print(f"tables: {found.table.resolve()}")
+
+
+def _tables(rows: Iterable[Comparison]) -> Iterator[Table]:
+    """What fits a terminal of 80 columns, for each network and sampling; the file has the rest, and all intervals."""
+    tables: dict[tuple[str, str], Table] = {}
+    for row in rows:
+        place = (row.key.network, row.key.sampling)
+        if place not in tables:
+            columns = ("correction", "PSNR (dB)", "gain (dB), 95 %", "SSIM", "Fréchet to real")
+            tables[place] = Table(*columns, title=", ".join(place))
+        gain = f"{row.gain.mean:+.2f} ({row.gain.low:+.2f} to {row.gain.high:+.2f})"
+        tables[place].add_row(
+            row.key.method,
+            f"{row.psnr.mean:.2f}",
+            "" if row.key.method == "none" else gain,
+            "" if row.ssim is None else f"{row.ssim:.3f}",
+            "" if row.to_real is None else f"{row.to_real.mean:.3f}",
+        )
+    yield from tables.values()

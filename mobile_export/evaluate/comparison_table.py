@@ -36,8 +36,8 @@ def comparison_tables(rows: Mapping[OutcomeKey, Comparison], default: str, refer
     return "\n".join(parts)
 
 
-def write_into(path: Path, name: str, text: str) -> None:
-    """Put the text in place of what stands between `<!-- begin NAME -->` and `<!-- end NAME -->`.
+def require_place(path: Path, name: str) -> tuple[str, re.Pattern[str]]:
+    """The document's text, and the pattern of what stands between `<!-- begin NAME -->` and `<!-- end NAME -->`.
 
     Raises UsageError when the document cannot be read or does not have the two, once and in this order.
     """
@@ -46,11 +46,17 @@ def write_into(path: Path, name: str, text: str) -> None:
         content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read ({error})") from error
-    pattern = re.compile(re.escape(begin) + r".*?" + re.escape(end), re.DOTALL)
+    pattern = re.compile(f"({re.escape(begin)}).*?({re.escape(end)})", re.DOTALL)
     if (content.count(begin), content.count(end), len(pattern.findall(content))) != (1, 1, 1):
         raise UsageError(f"{path} must have one line {begin!r} and, after it, one line {end!r}")
+    return content, pattern
+
+
+def write_into(path: Path, name: str, text: str) -> None:
+    """Put the text into its place in a document; see `require_place`."""
+    content, pattern = require_place(path, name)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(pattern.sub(lambda _: f"{begin}\n{text.strip()}\n{end}", content), encoding="utf-8")
+    partial.write_text(pattern.sub(lambda m: f"{m[1]}\n{text.strip()}\n{m[2]}", content), encoding="utf-8")
     os.replace(partial, path)
 
 

@@ -1,6 +1,7 @@
 """`mobile-export evaluate` on a real artifact: tables, pictures, what is refused."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -32,6 +33,14 @@ def test_the_command_writes_tables_and_pictures_and_says_where(run, w4a8, tmp_pa
     assert "4 held-out seeds, 8 calibration trajectories, seed 0" in text
     assert len(list(folder.glob("grid-*.png"))) == len(list(folder.glob("curves-*.png"))) == 1
     assert json.dumps(found)  # no NaN: images of 8 x 8 have no SSIM
+
+
+def test_a_terminal_of_80_columns_shows_whole_words_and_numbers(run, w4a8, tmp_path):  # noqa: F811
+    options = ("--sampler", "ddim:2", "--method", "tac", "-n", 2, "--calibration-samples", 4)
+    code, out, err = run("evaluate", w4a8.bundle.path, "-o", tmp_path, *options)
+    assert code == 0, err
+    assert "…" not in out and "PSNR (dB)" in out and "tiny-w4a8, ExecuTorch, ddim:2" in out
+    assert any(re.search(r"tac .* [+-]\d+\.\d\d \([+-]\d+\.\d\d to [+-]\d+\.\d\d\)", line) for line in out.splitlines())
 
 
 def test_rows_are_those_of_the_artifact_and_not_of_its_own_correction(w4a8, tmp_path):
@@ -67,6 +76,7 @@ def test_bundles_of_another_model_and_defaults_that_are_not_there_are_refused(w4
     ("options", "message"),
     [
         (("--name", "x"), "--into and --name go together"),
+        (("--name", "x", "--into", __file__), "must have one line '<!-- begin x -->'"),
         (("--sampler", "ddim"), "as in ddim:50, got 'ddim'"),
         (("--method", "x"), "unknown correction method"),
     ],
