@@ -1,12 +1,13 @@
-"""What the choices of the base quantizer bring, without any correction, in eager PyTorch.
+"""What the choices of the base quantizer bring, alone and together, without any correction, in eager PyTorch.
 
-    python benchmarks/base_quantizer.py emoji32
+    python benchmarks/base_quantizer.py emoji32 --budget 3MB --budget 3.2MB
 
-Compares, at w8a8 and w4a8, the image convolutions in 8 bit or float32; 4-bit weights rounded to nearest or with a view
-to their inputs, and 8 bits for the layers that need them most, within a size; then the weight formats of the
-weight-only precisions. Per row: bits per weight with scales and palettes, signal-to-noise ratio of the noise estimate
-at the reference's own samples (dB, mean over steps), and image PSNR of free-running sampling, on held-out noise. Prints
-a Markdown table.
+Compares, at w8a8 and w4a8: static ranges of activations or ranges found at run time; the image convolutions in 8 bit or
+float32; 4-bit weights rounded to nearest or with a view to their inputs; shortcuts in 4 or 8 bits; 8 bits for the
+layers that need them most, within a size; then bits that no artifact has beside 8-bit activations, and the weight
+formats of the weight-only precisions. Per row: bits per weight with scales and palettes, signal-to-noise ratio of the
+noise estimate at the reference's own samples (dB, mean over steps), and image PSNR of free-running sampling, on
+held-out noise. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from mobile_export.backends.executorch.support import activations_of
 from mobile_export.batch import make_batch, run
-from mobile_export.budget import budget_recipe
+from mobile_export.budget import budget_recipe, parse_bytes
 from mobile_export.export_settings import ExportSettings
 from mobile_export.metrics import psnr, snr
 from mobile_export.models.diffusion_model import TorchDenoiser, load_model
@@ -26,11 +28,10 @@ from mobile_export.part import Job
 from mobile_export.quantize.observation import InputCorrelation, observe_layers
 from mobile_export.quantize.quantized_unet import quantized_model
 from mobile_export.quantize.recipe import KEPT_IN_FLOAT, Recipe
-from mobile_export.quantize.table import quantize_layers
+from mobile_export.quantize.table import matrix_layers, quantize_layers
 from mobile_export.quiet import quiet_third_parties
 
 SEEDS = 8
-BUDGETS = (3_000_000, 3_200_000, 3_500_000)
 WEIGHT_ONLY = {
     "w8a16": ("channel", "block32"),
     "w6a16": ("palette16", "palette"),
@@ -44,7 +45,9 @@ WEIGHT_ONLY = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    model = load_model(parser.parse_args().model)
+    parser.add_argument("--budget", action="append", default=[], help="size of the artifact at w4a8, as 3MB")
+    arguments = parser.parse_args()
+    model = load_model(arguments.model)
     settings = ExportSettings(Recipe.of("w8a8"), targets=("executorch",))
     job = Job.of(model, settings)
     plan, reference, fitting = job.plan, TorchDenoiser(model.unet), job.batch(range(settings.range_samples))
@@ -60,7 +63,7 @@ def main() -> None:
     exact = np.clip(run(plan, reference, batch, on_step=lambda i, x, m, y: seen.append((x, m))), -1, 1)
 
     def row(name: str, recipe: Recipe, observed: Any = observations) -> None:
-        table = quantize_layers(model.unet, observed, recipe)
+        table = activations_of(quantize_layers(model.unet, observed, recipe))
         twin = TorchDenoiser(quantized_model(model.unet, table))
         steps = range(0, plan.steps, 7)
         estimates = [twin(seen[i][0], float(plan.timestep[i]), **batch.conditioning) for i in steps]
@@ -69,14 +72,29 @@ def main() -> None:
         print(f"| {name} | {table.stored_bits(model.unet):.2f} | {ratio:.1f} | {image:.1f} |", flush=True)
 
     print("| form | bits per weight | noise estimate SNR (dB) | image PSNR (dB) |\n|---|---|---|---|")
-    everywhere = {"precision": "w8a8", "layers": dict.fromkeys(KEPT_IN_FLOAT, "w8")}
-    row("w8a8, all layers 8 bit", Recipe.from_dict(everywhere))
-    row("w8a8, image convolutions float32", Recipe.of("w8a8"))
-    row("w4a8, rounded to nearest", Recipe.of("w4a8"), nearest)
-    row("w4a8, rounded with a view to the inputs", Recipe.of("w4a8"))
-    for budget in BUDGETS:
-        found = budget_recipe(replace(job, settings=replace(settings, recipe=Recipe.of("w4a8"))), budget)
-        row(f"the same, 8 bits where they help most, {budget / 1e6:g} MB", found.recipe)
+    names = [name for name, _ in matrix_layers(model.unet)]
+    shortcuts = [name for name in names if name.endswith("conv_shortcut")]
+    inner = [name for name in names if Recipe.of("w4a8").layer(name).bits == 4]
+
+    def recipe(precision: str, activations: str, **layers: str) -> Recipe:
+        return Recipe.from_dict({"precision": precision, "activations": activations, "layers": layers})
+
+    row("w8a8, static ranges, all layers", recipe("w8a8", "static", **dict.fromkeys(KEPT_IN_FLOAT, "w8")))
+    row("w8a8, static ranges, image convolutions float32", recipe("w8a8", "static"))
+    row("w8a8, ranges at run time, all layers", recipe("w8a8", "dynamic", **dict.fromkeys(KEPT_IN_FLOAT, "w8")))
+    row("**w8a8**: ranges at run time, image convolutions float32", recipe("w8a8", "dynamic"))
+    for short in ("w4", "w8"):
+        for seen, rounding in ((nearest, "to nearest"), (observations, "with a view to the inputs")):
+            for kind, ranges in (("static", "static ranges"), ("dynamic", "ranges at run time")):
+                default = short == "w8" and seen is observations and kind == "dynamic"
+                name = f"{'**w4a8**' if default else 'w4a8'}, rounded {rounding}, {ranges}, shortcuts {short}"
+                row(name, recipe("w4a8", kind, **dict.fromkeys(shortcuts, short)), seen)
+    for budget in arguments.budget:
+        found = budget_recipe(replace(job, settings=replace(settings, recipe=Recipe.of("w4a8"))), parse_bytes(budget))
+        row(f"w4a8, 8 bits where they help most, {budget}", found.recipe)
+    for bits in (6, 3):
+        layers = dict.fromkeys(inner, f"w{bits} channel")
+        row(f"w{bits}a8, simulated alone", recipe("w8a8", "dynamic", **layers))
     for precision, formats in WEIGHT_ONLY.items():
         for form in formats:
             row(f"{precision}, {form}", Recipe.of(precision, form))

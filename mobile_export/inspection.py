@@ -126,6 +126,7 @@ def component_figures(bundle: Bundle, target: str, name: str) -> dict[str, Any]:
         "weight bits achieved": round(entry["weight_bits_achieved"], 3),
         "bits per weight with scales and palettes": round(entry["stored_bits"], 3),
         "weight format": recipe.get("format"),
+        **({"activations": f"8 bits, {ranges} ranges"} if (ranges := recipe.get("activations")) else {}),
         "layers with a choice of their own": recipe.get("layers", {}),
         "layers whose shape asks for another format": entry["refitted_layers"],
         **rounding(entry.get("input_groups", {})),

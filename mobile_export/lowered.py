@@ -7,7 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from mobile_export.backends.backend import Backend, BackendOptions
 from mobile_export.bundle import path_digest
 from mobile_export.progress import Progress
 from mobile_export.quantize.half_embedding import large_embeddings
+from mobile_export.quantize.recipe import Recipe
 from mobile_export.quantized_component import QuantizedComponent
 
 
@@ -53,7 +54,7 @@ def lower_component(
         "kind": type(component.network).__name__,
         "parameters": component.parameters,
         "precision": table.precision.name,
-        "recipe": table.recipe.as_dict(),
+        "recipe": _carried_out(table.recipe, backend),
         "weight_bits_asked": bits,
         "weight_bits_achieved": table.weight_bits_achieved(component.network),
         "stored_bits": table.stored_bits(component.network),
@@ -67,6 +68,12 @@ def lower_component(
     }
     keep(record, key, [artifact], entry)
     return entry
+
+
+def _carried_out(recipe: Recipe, backend: Backend) -> dict[str, Any]:
+    """What the recipe became: a backend may not have the ranges it asks for."""
+    taken = recipe.activations if recipe.activations in backend.activations else backend.activations[0]
+    return replace(recipe, activations=taken).as_dict()
 
 
 def _key(backend: Backend, quantized: QuantizedComponent, options: BackendOptions) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mobile_export.backends.executorch.dynamic_layers import DynamicProduct
 from mobile_export.backends.executorch.layers import MatrixProduct
 from mobile_export.quantize.activations import ActivationGrid
 from mobile_export.quantize.table import LayerQuantization
@@ -62,6 +63,8 @@ def _operations() -> Iterator[Operation]:
             codes = LayerQuantization(quantize_linear(linear.weight.detach(), bits), linear.bias.detach(), *grids)
             name = f"int8 product with {bits}-bit weights, {size}"
             yield Operation(name, MatrixProduct(name, linear, codes), (normal(1, rows, inputs),))
+            name = f"product of rows in ranges of their own with {bits}-bit weights, {size}"
+            yield Operation(name, DynamicProduct(name, codes.with_dynamic_range()), (normal(1, rows, inputs),))
         name = f"float32 product, {size}"
         yield Operation(name, MatrixProduct(name, linear, None), (normal(1, rows, inputs),))
     for a, b in (((4, 64, 32), (4, 32, 64)), ((16, 1, 16), (16, 16, 32))):

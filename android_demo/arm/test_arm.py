@@ -16,12 +16,14 @@ from correction.schedulers import make_plan
 from mobile_export.backends.artifact import ArtifactDenoiser
 from mobile_export.backends.executorch.backend import LIMITS, ExecuTorchBackend
 from mobile_export.backends.executorch.lockstep import channels_first, point_shapes
+from mobile_export.backends.executorch.support import activations_of
 from mobile_export.backends.lockstep import follow
 from mobile_export.batch import make_batch
 from mobile_export.metrics import psnr
 from mobile_export.models.component import Component, call_network
 from mobile_export.progress import Progress
 from mobile_export.quantize.quantized_unet import quantized_model
+from mobile_export.quantize.recipe import ACTIVATIONS
 
 FLOAT_ERROR = 2e-6  # of the largest value; measured: 9e-7
 STEPS = 4
@@ -37,8 +39,8 @@ def errors():
     return operation_errors()
 
 
-@pytest.fixture(scope="module")
-def lowered(tmp_path_factory):
+@pytest.fixture(scope="module", params=ACTIVATIONS)
+def lowered(request, tmp_path_factory):
     """A tiny class-conditional UNet: its quantized model, the artifact, and the twin that also gives its roundings."""
     unet = tiny.make_unet(1, **{**tiny.UNCONDITIONAL, "num_class_embeds": 4})
     draw = torch.Generator().manual_seed(0)
@@ -47,13 +49,13 @@ def lowered(tmp_path_factory):
         "timestep": torch.tensor([500.0]),
         "class_labels": torch.tensor([1]),
     }
-    component, table = Component("unet", unet, inputs, "noise_pred"), quantized(unet, inputs)
+    component, table = Component("unet", unet, inputs, "noise_pred"), quantized(unet, inputs, "w8a8", request.param)
     folder = tmp_path_factory.mktemp("arm")
     path, tapped = folder / "unet.pte", folder / "tapped.pte"
     pair = ExecuTorchBackend().export(component, table, path, Progress())
     tapped.write_bytes(pair.tapped.data)
     signature = ExecuTorchBackend().signature(component)
-    twin = quantized_model(unet, table)
+    twin = quantized_model(unet, activations_of(table))
     return SimpleNamespace(
         path=path, tapped=tapped, points=pair.points, signature=signature, inputs=inputs, quantized=twin
     )

@@ -164,7 +164,8 @@ class Backend(Protocol):
 
     name: its target and its folder in a bundle; title: for people; suffix: of its artifacts' names; divided: of the
     name of one that had to be divided, or None; libraries: distributions whose versions decide about the artifact;
-    batch: how many samples one call of its denoiser takes well.
+    batch: how many samples one call of its denoiser takes well; activations: which of a recipe's kinds of 8-bit ranges
+    it has, the one it takes in place of others first.
     """
 
     name: str
@@ -173,6 +174,7 @@ class Backend(Protocol):
     divided: str | None
     libraries: tuple[str, ...]
     batch: int
+    activations: tuple[str, ...]
 
     def require_supported(self, recipe: Recipe) -> None:
         """Raises UsageError, naming what it has, for the first choice of `recipe` that it cannot lower."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from correction.errors import CheckFailed
-from mobile_export.quantize.fake_quantize import FakeQuantize
+from mobile_export.quantize.fake_quantize import Quantize
 from mobile_export.quantize.observed_layer import observing
 
 
@@ -64,7 +64,7 @@ def follow(model: nn.Module, run: Callable[[], Tensor], output: Tensor, taps: Ma
 
     def compare(point: str, grid: nn.Module, value: Tensor, rounded: Tensor) -> Tensor:
         nonlocal points, codes, flipped, worst
-        if not isinstance(grid, FakeQuantize):
+        if not isinstance(grid, Quantize):
             return rounded
         if point not in waiting:
             raise CheckFailed(f"the artifact has no value for {point}")

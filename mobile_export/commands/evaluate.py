@@ -42,6 +42,12 @@ def evaluate(
     real: Annotated[
         Path | None, typer.Option(help="Feature statistics of real pictures; default: the model's own, if it has them.")
     ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            help="Another bundle of the model; its first part, uncorrected, is what all are measured against."
+        ),
+    ] = None,
     into: Annotated[Path | None, typer.Option(help="A document to write the tables into, too.")] = None,
     name: Annotated[str, typer.Option(help="The place there, between <!-- begin NAME --> and <!-- end NAME -->.")] = "",
     as_json: Json = False,
@@ -61,7 +67,8 @@ def evaluate(
     settings = StudySettings(samplings, chosen, count, calibration_samples, seed)
     opened = [Bundle.open(bundle) for bundle in bundles]
     with TerminalProgress() as progress:
-        found = bundle_study(opened, tuple(target or ()), settings, output, default, model, real, progress)
+        beside = None if baseline is None else Bundle.open(baseline)
+        found = bundle_study(opened, tuple(target or ()), settings, output, default, model, real, beside, progress)
     text = found.text
     if into is not None:
         write_into(into, name, text)

@@ -46,10 +46,18 @@ def export(
             "--format", help="channel, block32, palette16, …; default: what suits the bits.", rich_help_panel=NETWORKS
         ),
     ] = None,
+    activations: Annotated[
+        str | None,
+        typer.Option(
+            help="Ranges of 8-bit activations of the ExecuTorch part: dynamic, found at run time, or static, which is "
+            "faster and further from the original. Default: dynamic.",
+            rich_help_panel=NETWORKS,
+        ),
+    ] = None,
     recipe: Annotated[
         Path | None,
         typer.Option(
-            help="A JSON file that says precision and format, and choices for single layers.", rich_help_panel=NETWORKS
+            help="A JSON file that says all of these, and choices for single layers.", rich_help_panel=NETWORKS
         ),
     ] = None,
     text_precision: Annotated[str, typer.Option(help="Of the text encoder.", rich_help_panel=NETWORKS)] = "w8a16",
@@ -139,10 +147,16 @@ def export(
     from mobile_export.prompts import read_prompts
     from mobile_export.quantize.recipe import Recipe
 
-    if recipe is not None and (precision or weight_format):
-        raise UsageError("a recipe says the precision and the format: leave --precision and --format out")
+    if recipe is not None and (precision or weight_format or activations):
+        raise UsageError(
+            "a recipe says precision, format and activations: leave --precision, --format and --activations out"
+        )
     settings = ExportSettings(
-        recipe=Recipe.of(precision or "w8a8", weight_format) if recipe is None else Recipe.read(recipe),
+        recipe=(
+            Recipe.of(precision or "w8a8", weight_format, activations or "dynamic")
+            if recipe is None
+            else Recipe.read(recipe)
+        ),
         sampler=sampler,
         steps=steps,
         guidance=guidance,

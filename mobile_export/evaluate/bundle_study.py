@@ -44,35 +44,40 @@ def bundle_study(
     default: str = "tac",
     source: str | None = None,
     real: Path | None = None,
+    baseline: Bundle | None = None,
     progress: Progress | None = None,
 ) -> BundleStudy:
     """Compare the corrections of `settings` on parts of bundles of one model; write comparison.md and pictures.
 
     targets: whose parts, by default all; source: the reference, by default where the bundles came from; real: feature
-    statistics of real pictures. Raises UsageError for bundles of two models, guidances or prompts, and for a default
-    that is not compared; CheckFailed when the reference is another model.
+    statistics of real pictures; baseline: another bundle of the model, whose first part without correction opens
+    every table, and whose gap to the reference is what is closed. Raises UsageError for bundles of two models,
+    guidances or prompts, and for a default that is not compared; CheckFailed when the reference is another model.
     """
     progress = progress or Progress()
     if default not in settings.methods:
         raise UsageError(f"the default {default!r} is not among the methods: {', '.join(settings.methods)}")
     model = load_model(source or bundles[0].manifest["model"]["source"])
-    subjects = [bundle_subjects(bundle, model) for bundle in bundles]
-    for bundle, each in zip(bundles, subjects, strict=True):
+    every = [*bundles, *([] if baseline is None else [baseline])]
+    subjects = [bundle_subjects(bundle, model) for bundle in every]
+    for bundle, each in zip(every, subjects, strict=True):
         if bundle.manifest["model"]["digest"] != model.digest:
             raise CheckFailed(f"{model.source} is not the model that {bundle.name} was made from (its digest differs)")
         if each.digest() != subjects[0].digest():
             raise UsageError(f"{bundle.name} and {bundles[0].name} were made for different guidance or prompts")
     networks = [Network.of_bundle(b, target) for b in bundles for target in targets or b.targets]
-    study = Study(model, networks, subjects[0], settings, folder / "outcomes", progress)
+    base = None if baseline is None else Network.of_bundle(baseline, (targets or baseline.targets)[0])
+    study = Study(model, networks, subjects[0], settings, folder / "outcomes", progress, base)
+    beside = None if base is None else base.name
     outcomes = study.outcomes()
     samplings = [sampling.name for sampling in settings.samplings]
     statistics = _statistics(model, real)
-    rows = compare(outcomes, default, statistics)
+    rows = compare(outcomes, default, statistics, beside)
     references = {} if statistics is None else reference_distances(outcomes, samplings, statistics)
     timesteps = {s.name: make_plan(s.sampler, model.scheduler_config, s.steps).timestep for s in settings.samplings}
     progress.stage("draw the pictures")
     write_pictures(folder, outcomes, timesteps)
-    text = comparison_tables(rows, default, references) + "\n" + _notes(study)
+    text = comparison_tables(rows, default, references, beside) + "\n" + _notes(study)
     table = folder / "comparison.md"
     table.write_text(text, encoding="utf-8")
     return BundleStudy(rows, text, table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,15 +21,17 @@ class Comparison:
     psnr: dB, images against the reference's; gain: paired difference to no correction; ahead: paired difference of the
     default method to this one, above 0 where the default is better, None for the default itself. ssim: mean, None
     for tiny images. to_real, to_reference: Fréchet distances, None with fewer than 128 seeds, or where no real pictures
-    are known. closed: share of the gap to real pictures, between no correction and the reference, that is closed;
-    None where there is no gap. mean_drift, std_ratio: of the sample after the last step, the worst channel's.
-    output_snr: dB, median over the steps; sample_snr: dB, after the last step.
+    are known. closed: share of the gap to real pictures, between the baseline and the reference, that is closed;
+    None where there is no gap. over_baseline: paired difference of psnr to the baseline, None without one; the gap's
+    baseline is then the same network without correction. mean_drift, std_ratio: of the sample after the last step, the
+    worst channel's. output_snr: dB, median over the steps; sample_snr: dB, after the last step.
     """
 
     key: OutcomeKey
     psnr: Interval
     gain: Interval
     ahead: Interval | None
+    over_baseline: Interval | None
     ssim: float | None
     to_real: Interval | None
     to_reference: Interval | None
@@ -43,17 +45,20 @@ class Comparison:
 
 
 def compare(
-    outcomes: Mapping[OutcomeKey, Outcome], default: str, real: FeatureStatistics | None
+    outcomes: Mapping[OutcomeKey, Outcome], default: str, real: FeatureStatistics | None, baseline: str | None = None
 ) -> dict[OutcomeKey, Comparison]:
-    """A comparison for each outcome but the references'. default: the method that others are compared with."""
+    """A comparison for each outcome but the references'. default: the method that others are compared with;
+    baseline: name of the network that all are measured against, None for each network without correction."""
     found = {}
     for key, outcome in outcomes.items():
         if key.network == REFERENCE:
             continue
         exact = outcomes[OutcomeKey(REFERENCE, key.sampling, "none")]
         plain = outcomes[OutcomeKey(key.network, key.sampling, "none")]
-        usual = outcomes.get(OutcomeKey(key.network, key.sampling, default))
-        found[key] = _comparison(key, outcome, exact, plain, None if key.method == default else usual, real)
+        usual = outcomes.get(OutcomeKey(key.network, key.sampling, default)) if key.method != default else None
+        base = outcomes[OutcomeKey(baseline or key.network, key.sampling, "none")]
+        row = _comparison(key, outcome, exact, plain, usual, base, real)
+        found[key] = row if baseline else replace(row, over_baseline=None)
     return found
 
 
@@ -75,13 +80,14 @@ def _comparison(
     exact: Outcome,
     plain: Outcome,
     usual: Outcome | None,
+    base: Outcome,
     real: FeatureStatistics | None,
 ) -> Comparison:
     enough = len(outcome.psnr) >= ENOUGH
     closed = None
     if enough and real is not None:
         ours, ideal, before = (
-            frechet_distance(FeatureStatistics.of(each.features), real) for each in (outcome, exact, plain)
+            frechet_distance(FeatureStatistics.of(each.features), real) for each in (outcome, exact, base)
         )
         closed = (before - ours) / (before - ideal) if before > ideal else None
     last = outcome.std_ratio[-1]
@@ -90,6 +96,7 @@ def _comparison(
         psnr=bootstrap(outcome.psnr),
         gain=bootstrap(outcome.psnr - plain.psnr),
         ahead=None if usual is None else bootstrap(usual.psnr - outcome.psnr),
+        over_baseline=bootstrap(outcome.psnr - base.psnr),
         ssim=None if np.isnan(outcome.ssim).any() else float(outcome.ssim.mean()),
         to_real=distance_interval(outcome.features, real) if enough and real is not None else None,
         to_reference=distance_interval(outcome.features, exact.features) if enough else None,

@@ -19,19 +19,26 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def comparison_tables(rows: Mapping[OutcomeKey, Comparison], default: str, references: Mapping[str, Interval]) -> str:
+def comparison_tables(
+    rows: Mapping[OutcomeKey, Comparison],
+    default: str,
+    references: Mapping[str, Interval],
+    baseline: str | None = None,
+) -> str:
     """A table for each network and sampling; the oracle's row is marked, and so are rows the default does not beat.
 
-    references: Fréchet distance to real pictures of the reference itself, by sampling.
+    references: Fréchet distance to real pictures of the reference itself, by sampling; baseline: name of the network
+    whose row opens every table of the others.
     """
     parts = []
-    for network, sampling in dict.fromkeys((key.network, key.sampling) for key in rows):
-        shown = [row for key, row in rows.items() if (key.network, key.sampling) == (network, sampling)]
+    for network, sampling in dict.fromkeys((key.network, key.sampling) for key in rows if key.network != baseline):
+        names = (baseline, network)
+        shown = [row for key, row in rows.items() if key.sampling == sampling and key.network in names]
         title = f"**{network}, {sampling.replace(':', ', ')} steps**"
         if sampling in references:
             title += f" (the reference's own Fréchet distance to real pictures: {_interval(references[sampling], 3)})"
         lines = [title, "", _line(_COLUMNS), _line("---" for _ in _COLUMNS)]
-        lines += [_line(_cells(row, default)) for row in shown]
+        lines += [_line(_cells(row, default, baseline)) for row in shown]
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 
@@ -60,16 +67,18 @@ def write_into(path: Path, name: str, text: str) -> None:
     os.replace(partial, path)
 
 
-def _cells(row: Comparison, default: str) -> list[str]:
+def _cells(row: Comparison, default: str, baseline: str | None) -> list[str]:
     method = row.key.method
     name = {ORACLE: "oracle (fitted on these very seeds)", default: f"**{method}** (default)"}.get(method, method)
+    if row.key.network == baseline:
+        name = f"*{baseline}, none*"
     return [
         name,
         _interval(row.psnr, 2),
-        "" if method == "none" else _interval(row.gain, 2, signed=True),
+        _gain(row, baseline),
         "" if row.ahead is None else _ahead(row.ahead),
         "" if row.ssim is None else f"{row.ssim:.3f}",
-        "" if row.to_real is None else _interval(row.to_real, 3) + _closed(row),
+        "" if row.to_real is None else _interval(row.to_real, 3) + _closed(row, baseline),
         "" if row.to_reference is None else _interval(row.to_reference, 4),
         f"{row.output_snr:.1f}",
         f"{row.sample_snr:.1f}",
@@ -86,8 +95,18 @@ def _ahead(value: Interval) -> str:
     return _interval(value, 2, signed=True) + mark
 
 
-def _closed(row: Comparison) -> str:
-    return "" if row.closed is None or row.key.method == "none" else f", {100 * row.closed:.0f} % closed"
+def _gain(row: Comparison, baseline: str | None) -> str:
+    """Over the same network without correction, and over the baseline where there is one."""
+    over = "" if row.over_baseline is None else f"{_interval(row.over_baseline, 2, signed=True)} over the baseline"
+    if row.key.method != "none":
+        return _interval(row.gain, 2, signed=True) + (over and f"; {over}")
+    return "" if row.key.network == baseline else over
+
+
+def _closed(row: Comparison, baseline: str | None) -> str:
+    """Nothing for the row that the gap is measured from."""
+    itself = row.key.network == baseline if baseline else row.key.method == "none"
+    return "" if row.closed is None or itself else f", {100 * row.closed:.0f} % closed"
 
 
 def _interval(value: Interval, digits: int, signed: bool = False) -> str:

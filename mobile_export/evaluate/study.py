@@ -33,7 +33,8 @@ SEEDS_AT_ONCE = 16
 @dataclass(frozen=True)
 class Study:
     """subjects: what the samples show, in turn; folder: keeps what was found, so that a study that was interrupted, or
-    is asked for more, goes on where it was. Raises UsageError for two networks of one name.
+    is asked for more, goes on where it was; baseline: a network of the same model that the others are measured
+    against, without any correction. Raises UsageError for two networks of one name.
     """
 
     model: DiffusionModel
@@ -42,9 +43,10 @@ class Study:
     settings: StudySettings
     folder: Path
     progress: Progress
+    baseline: Network | None = None
 
     def __post_init__(self) -> None:
-        names = [network.name for network in self.networks]
+        names = [network.name for network in (*self.networks, *self._baselines())]
         if len(set(names)) < len(names):
             raise UsageError(f"two networks of a study have the same name: {', '.join(sorted(names))}")
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -55,6 +57,14 @@ class Study:
         for sampling in self.settings.samplings:
             found |= _Cell(self, sampling).outcomes()
         return found
+
+    def pairs(self) -> list[tuple[Network, str]]:
+        """Every network with every method that is compared on it."""
+        pairs = [(network, "none") for network in self._baselines()]
+        return pairs + [(network, method) for network in self.networks for method in self.settings.methods]
+
+    def _baselines(self) -> list[Network]:
+        return [] if self.baseline is None else [self.baseline]
 
     def batch(self, stream: str, count: int) -> Batch:
         """The first `count` samples of a stream, subjects in turn."""
@@ -76,12 +86,11 @@ class _Cell:
         study, keys = self.study, [OutcomeKey(REFERENCE, self.sampling.name, "none")]
         runs: dict[OutcomeKey, tuple[Network, SamplingPlan, Correction | None]] = {}
         remembered = Remembered(self.reference)
-        for network in study.networks:
-            for method in study.settings.methods:
-                key = OutcomeKey(network.name, self.sampling.name, method)
-                keys.append(key)
-                plan, correction = self.solved(network, method, remembered)
-                runs[key] = (network, plan, correction)
+        for network, method in study.pairs():
+            key = OutcomeKey(network.name, self.sampling.name, method)
+            keys.append(key)
+            plan, correction = self.solved(network, method, remembered)
+            runs[key] = (network, plan, correction)
         marks = {key: self.mark(key, *runs.get(key, (None, self.plan, None))) for key in keys}
         found = {key: Outcome.load(self.path(key), marks[key]) for key in keys}
         missing = [key for key in keys if found[key] is None]

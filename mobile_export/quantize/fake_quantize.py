@@ -1,6 +1,8 @@
-"""FakeQuantize: the quantize/dequantize pair that eager PyTorch runs and backends match; weights behind one call."""
+"""Quantize: the quantize/dequantize pairs that eager PyTorch runs and backends match; weights behind one call."""
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
 
 import torch
 import torch.ao.quantization.fx._decomposed
@@ -13,7 +15,15 @@ from mobile_export.quantize.weights import WeightCodes
 _ops = torch.ops.quantized_decomposed
 
 
-class FakeQuantize(nn.Module):
+class Quantize(nn.Module, ABC):
+    """A place where float32 activations are rounded to 8 bits and taken back."""
+
+    @abstractmethod
+    def codes(self, x: Tensor) -> Tensor:
+        """int8 codes of `x`."""
+
+
+class FakeQuantize(Quantize):
     """Rounds a float32 tensor of any shape to its 8-bit grid: dequantize(quantize(x))."""
 
     def __init__(self, grid: ActivationGrid) -> None:

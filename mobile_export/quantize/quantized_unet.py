@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mobile_export.quantize.fake_quantize import FakeQuantize, weight_values
+from mobile_export.quantize.dynamic_quantize import DynamicQuantize, WindowQuantize
+from mobile_export.quantize.fake_quantize import FakeQuantize, Quantize, weight_values
 from mobile_export.quantize.half_embedding import half_embeddings
 from mobile_export.quantize.observed_layer import ObservedLayer
 from mobile_export.quantize.shared_copy import shared_copy
@@ -13,14 +14,14 @@ from mobile_export.quantize.table import LayerQuantization, QuantizationTable
 
 
 class QuantizedLayer(ObservedLayer):
-    """A Conv2d or Linear with low-bit weights, and 8-bit input and output where it has grids, in eager PyTorch."""
+    """A Conv2d or Linear with low-bit weights, and 8-bit input and output where it has them, in eager PyTorch."""
 
     def __init__(self, name: str, layer: nn.Conv2d | nn.Linear, quantization: LayerQuantization) -> None:
         super().__init__(name)
         self.convolution: tuple | None = None
         if isinstance(layer, nn.Conv2d):
             self.convolution = layer.stride, layer.padding, layer.dilation, layer.groups
-        self.quantize_input = None if quantization.input is None else FakeQuantize(quantization.input)
+        self.quantize_input = _input_rounding(layer, quantization)
         self.weight_values = weight_values(quantization.weight)
         self.register_buffer("bias", quantization.bias)
         self.quantize_output = None if quantization.output is None else FakeQuantize(quantization.output)
@@ -32,11 +33,19 @@ class QuantizedLayer(ObservedLayer):
 
     def forward(self, x: Tensor, *_: object) -> Tensor:
         x = self.rounded("input", self.quantize_input, x)
-        if self.convolution is not None:
+        if isinstance(self.quantize_input, WindowQuantize):
+            y = self.quantize_input.convolve(x, self.weight_values(), self.bias)
+        elif self.convolution is not None:
             y = functional.conv2d(x, self.weight_values(), self.bias, *self.convolution)
         else:
             y = functional.linear(x, self.weight_values(), self.bias)
         return self.rounded("output", self.quantize_output, y)
+
+
+def _input_rounding(layer: nn.Conv2d | nn.Linear, quantization: LayerQuantization) -> Quantize | None:
+    if quantization.dynamic:
+        return WindowQuantize(layer) if isinstance(layer, nn.Conv2d) else DynamicQuantize()
+    return None if quantization.input is None else FakeQuantize(quantization.input)
 
 
 def quantized_model(model: nn.Module, table: QuantizationTable) -> nn.Module:

@@ -20,11 +20,13 @@ from mobile_export.quantize.weight_format import WEIGHT_BITS, WeightFormat
 KEPT_IN_FLOAT = ("conv_in", "conv_out")
 # Both names are those of a UNet: an autoencoder's are decoder.conv_in and so on. It runs once, so that its errors do
 # not add up, and its image ends on a grid of 8 bits anyway: all its layers are quantized, and those of a text encoder.
-# Few weights as well, and every layer depends on what they say about the timestep (TFMQ-DM), class or size.
-TIME_LAYERS, TIME_BITS = ("time_emb", "class_embedding", "add_embedding"), 8
+# Few weights as well. Every layer depends on what the first three say about the timestep (TFMQ-DM), class or size; the
+# last carries the residual stream, past all norms, where it changes its channels: nothing behind it makes up for it.
+SPARED, SPARED_BITS = ("time_emb", "class_embedding", "add_embedding", "conv_shortcut"), 8
 MAX_BYTES = 2**20
 ROUNDINGS = ("inputs", "nearest")
-_KEYS = ("precision", "format", "layers", "rounding")
+ACTIVATIONS = ("dynamic", "static")
+_KEYS = ("precision", "format", "layers", "rounding", "activations")
 _HOW = 'say "float", or "w" and the bits, with a format if it should not be the default one, as in "w6 palette16"'
 
 
@@ -68,10 +70,11 @@ FLOAT = LayerRecipe(None, None)
 @dataclass(frozen=True)
 class Recipe:
     """precision: of the network; format: of the weights that have its bits; layers: what single layers are instead;
-    rounding: of weights of 2 to 4 bits, with a view to the layer's "inputs", or each to the "nearest" level.
+    rounding: of weights of 2 to 4 bits, with a view to the layer's "inputs", or each to the "nearest" level;
+    activations: of 8 bits, with ranges that are found at run time ("dynamic") where a backend has them, or "static".
 
     ``Recipe.of("w4a16")`` has the default format of 4 bits and no exceptions but those that every network
-    has: the layers of KEPT_IN_FLOAT, and 8 bits on the way of the timestep. Raises UsageError for a
+    has: the layers of KEPT_IN_FLOAT, and 8 bits for those of SPARED. Raises UsageError for a
     precision that the format does not have.
     """
 
@@ -79,22 +82,24 @@ class Recipe:
     format: WeightFormat
     layers: Mapping[str, LayerRecipe] = field(default_factory=dict)
     rounding: str = ROUNDINGS[0]
+    activations: str = ACTIVATIONS[0]
 
     def __post_init__(self) -> None:
         self.format.require_bits(self.precision.weight_bits)
-        if self.rounding not in ROUNDINGS:
-            raise UsageError(f"rounding must be one of {', '.join(ROUNDINGS)}, got {self.rounding!r}")
+        for key, allowed in (("rounding", ROUNDINGS), ("activations", ACTIVATIONS)):
+            if getattr(self, key) not in allowed:
+                raise UsageError(f"{key} must be one of {', '.join(allowed)}, got {getattr(self, key)!r}")
 
     def looks_at_inputs(self, bits: int | None) -> bool:
         """Whether weights of these bits are rounded with a view to their layer's inputs."""
         return self.rounding == "inputs" and bits in ROUNDED_BITS
 
     @classmethod
-    def of(cls, name: str, format: str | None = None) -> Recipe:
+    def of(cls, name: str, format: str | None = None, activations: str = ACTIVATIONS[0]) -> Recipe:
         """The recipe of a precision by name, in a weight format by name or in the default one of its bits."""
         precision = Precision.parse(name)
         default = WeightFormat.default(precision.weight_bits)
-        return cls(precision, default if format is None else WeightFormat.parse(format))
+        return cls(precision, default if format is None else WeightFormat.parse(format), activations=activations)
 
     @classmethod
     def read(cls, path: Path) -> Recipe:
@@ -129,16 +134,19 @@ class Recipe:
                 raise UsageError(f'{key} must be a name, as in "w4a16" or "palette16", got {content.get(key)!r}')
         plain = cls.of(content["precision"], content.get("format"))
         parsed = {name: plain._parsed(name, text) for name, text in layers.items()}
-        return cls(plain.precision, plain.format, parsed, content.get("rounding", plain.rounding))
+        rest = {key: content[key] for key in ("rounding", "activations") if key in content}
+        return cls(plain.precision, plain.format, parsed, **rest)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as names, for a manifest or a digest: {"precision": …, "format": …, "layers": {…}}.
 
-        "rounding" is there where it is not the usual one.
+        "rounding" is there where it is not the usual one, "activations" where they have 8 bits.
         """
         layers = {name: layer.name for name, layer in sorted(self.layers.items())}
-        unusual = {} if self.rounding == ROUNDINGS[0] else {"rounding": self.rounding}
-        return {"precision": self.precision.name, "format": self.format.name, "layers": layers, **unusual}
+        rest = {} if self.rounding == ROUNDINGS[0] else {"rounding": self.rounding}
+        if not self.precision.weight_only:
+            rest["activations"] = self.activations
+        return {"precision": self.precision.name, "format": self.format.name, "layers": layers, **rest}
 
     def layer(self, name: str) -> LayerRecipe:
         """What becomes of the layer of this full name."""
@@ -146,8 +154,8 @@ class Recipe:
             return self.layers[name]
         if name in KEPT_IN_FLOAT:
             return FLOAT
-        on_time = any(part in name for part in TIME_LAYERS)
-        return self._with_bits(TIME_BITS if on_time else self.precision.weight_bits)
+        spared = any(part in name for part in SPARED)
+        return self._with_bits(SPARED_BITS if spared else self.precision.weight_bits)
 
     def choices(self) -> Iterator[tuple[str, LayerRecipe]]:
         """(what it is about, choice): of the network, then of each layer with one of its own."""

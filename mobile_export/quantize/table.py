@@ -32,16 +32,24 @@ class LayerQuantization:
     """One convolution or linear layer: output = grid_out(W_q grid_in(x) + bias).
 
     float_bias: (O,) float32, the float layer's. input, output: None where activations stay floating point.
+    dynamic: each row of inputs is rounded to 8 bits on a grid of its own (dynamic_quantize.py), so that there is none
+    here. Raises ValueError for both.
     """
 
     weight: WeightCodes | PaletteCodes
     float_bias: Tensor
     input: ActivationGrid | None = None
     output: ActivationGrid | None = None
+    dynamic: bool = False
 
     def __post_init__(self) -> None:
+        if self.dynamic and not (self.input is self.output is None):
+            raise ValueError("a layer whose inputs find their own range has no grids")
         if self.float_bias.dtype != torch.float32 or self.float_bias.dim() != 1:
             raise ValueError(f"bias must be (O,) float32, got {tuple(self.float_bias.shape)} {self.float_bias.dtype}")
+
+    def with_dynamic_range(self) -> LayerQuantization:
+        return replace(self, input=None, output=None, dynamic=True)
 
     @property
     def bias_step(self) -> Tensor | None:
@@ -81,6 +89,11 @@ class QuantizationTable:
     @property
     def precision(self) -> Precision:
         return self.recipe.precision
+
+    def with_dynamic_ranges(self) -> QuantizationTable:
+        """The same with ranges that are found at run time, in place of the grids of every layer that has some."""
+        layers = {name: q if q.input is None else q.with_dynamic_range() for name, q in self.layers.items()}
+        return replace(self, layers=layers)
 
     def weight_bits_achieved(self, model: nn.Module) -> float:
         """Mean bits per weight of the model's convolutions and linear layers, 32 where kept in float; no scales."""

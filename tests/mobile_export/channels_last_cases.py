@@ -11,6 +11,7 @@ from mobile_export.backends.executorch.lockstep import TappedNetwork, channels_f
 from mobile_export.backends.executorch.lowering import Lowered, lower
 from mobile_export.backends.executorch.network import network_for
 from mobile_export.backends.executorch.runtime import LoadedProgram
+from mobile_export.backends.executorch.support import activations_of
 from mobile_export.backends.lockstep import Lockstep, follow
 from mobile_export.models.component import call_network
 from mobile_export.quantize.observation import observe_layers
@@ -20,6 +21,8 @@ from mobile_export.quantize.table import QuantizationTable, quantize_layers
 
 MATRICES = (nn.Conv2d, nn.Linear)
 WITH_WEIGHTS = (*MATRICES, nn.GroupNorm, nn.LayerNorm, nn.Embedding)
+
+ENDS = {"dynamic": 1, "static": 2}  # at how many ends of a layer its activations are rounded
 
 Inputs = Mapping[str, Tensor]
 
@@ -53,14 +56,19 @@ def unused_layers(network: nn.Module, inputs: Inputs) -> list[str]:
     return found
 
 
-def quantized(network: nn.Module, inputs: Inputs, recipe: str = "w8a8") -> QuantizationTable:
-    return quantize_layers(network, observe_layers(network, lambda: call_network(network, inputs)), Recipe.of(recipe))
+def quantized(
+    network: nn.Module, inputs: Inputs, recipe: str = "w8a8", activations: str = "static"
+) -> QuantizationTable:
+    seen = observe_layers(network, lambda: call_network(network, inputs))
+    return quantize_layers(network, seen, Recipe.of(recipe, activations=activations))
 
 
 @torch.no_grad()
-def eager_lockstep(network: nn.Module, inputs: Inputs, recipe: str = "w4a8") -> tuple[Lockstep, QuantizationTable]:
+def eager_lockstep(
+    network: nn.Module, inputs: Inputs, recipe: str = "w4a8", activations: str = "static"
+) -> tuple[Lockstep, QuantizationTable]:
     """The form in low bits, in eager PyTorch, against the quantized model."""
-    table = quantized(network, inputs, recipe)
+    table = activations_of(quantized(network, inputs, recipe, activations))
     twin, tapped = quantized_model(network, table), TappedNetwork(network_for(network, table.layers).eval())
     output, *taps = tapped(*inputs.values())
 

@@ -62,19 +62,24 @@ def plain_model(plain_folder: Path) -> DiffusionModel:
 
 W4A8 = ExportSettings(Recipe.of("w4a8"), steps=6, calibration_samples=8, range_samples=3, targets=("executorch",))
 PLAIN_W8A8 = ExportSettings(
-    Recipe.of("w8a8"), "ddim-eta1", steps=5, method="tac", calibration_samples=8, targets=("executorch",)
+    Recipe.of("w8a8", activations="static"),
+    "ddim-eta1",
+    steps=5,
+    method="tac",
+    calibration_samples=8,
+    targets=("executorch",),
 )
 
 
 @pytest.fixture(scope="session")
 def w4a8(model_folder: Path, model: DiffusionModel, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """Conditional, deterministic sampler."""
+    """Conditional, deterministic sampler, activations with ranges found at run time."""
     return _exported(model_folder, model, W4A8, tmp_path_factory.mktemp("bundles") / "w4a8")
 
 
 @pytest.fixture(scope="session")
 def w8a8(plain_folder: Path, plain_model: DiffusionModel, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """Unconditional, a sampler with fresh noise at its steps."""
+    """Unconditional, a sampler with fresh noise at its steps, activations on static grids."""
     return _exported(plain_folder, plain_model, PLAIN_W8A8, tmp_path_factory.mktemp("bundles") / "w8a8")
 
 

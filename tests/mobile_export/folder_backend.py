@@ -28,6 +28,7 @@ class FolderBackend:
     divided = None
     libraries: tuple[str, ...] = ("safetensors",)
     batch = 4
+    activations = ("static",)
 
     def __init__(self, options: BackendOptions) -> None:
         self.options = options

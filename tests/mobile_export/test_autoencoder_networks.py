@@ -6,13 +6,13 @@ import re
 
 import pytest
 import torch
-from channels_last_cases import eager_difference, eager_lockstep, lowered, unused_layers
+from channels_last_cases import ENDS, eager_difference, eager_lockstep, lowered, unused_layers
 from diffusers import VQModel
 from tiny_pipelines import kl_autoencoder, seeded, tiny_autoencoder, vq_autoencoder
 from torch import Tensor, nn
 
 from correction.errors import UsageError
-from mobile_export.backends.executorch import layers
+from mobile_export.backends.executorch import pieces
 from mobile_export.backends.executorch.autoencoder import ChannelsLastDecoder, ChannelsLastEncoder
 from mobile_export.backends.executorch.generic_network import GenericNetwork
 from mobile_export.backends.executorch.network import network_for
@@ -104,11 +104,12 @@ def test_sides_of_any_length(size):
     assert eager_difference(encoder, encoder_inputs(encoder, height, width)) <= 1e-5
 
 
+@pytest.mark.parametrize("activations", ENDS)
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_every_layer_in_lock_step(name):
+def test_every_layer_in_lock_step(name, activations):
     for network, inputs in halves(kl_autoencoder(**ARCHITECTURES[name])):
-        found, table = eager_lockstep(network, inputs)
-        assert found.points == 2 * len(table.layers)
+        found, table = eager_lockstep(network, inputs, activations=activations)
+        assert found.points == ENDS[activations] * len(table.layers)
         assert found.worst_step <= 1
         assert found.flip_rate <= 1e-3
         assert found.output_error <= 1e-5
@@ -120,15 +121,16 @@ def test_every_layer_is_used(make):
         assert unused_layers(network, inputs) == []
 
 
+@pytest.mark.parametrize("activations", ENDS)
 @pytest.mark.parametrize("most", [1, 300, 2000])
-def test_in_pieces_of_any_size(most, monkeypatch):
+def test_in_pieces_of_any_size(most, activations, monkeypatch):
     """Convolutions over some of the rows, attention over some of the queries, at a time: the same values."""
     vae = kl_autoencoder()
-    monkeypatch.setattr(layers, "MOST_VALUES", most)
+    monkeypatch.setattr(pieces, "MOST_VALUES", most)
     for network, inputs in halves(vae):
         assert eager_difference(network, inputs) <= 1e-5
-        found, table = eager_lockstep(network, inputs)
-        assert found.points == 2 * len(table.layers)
+        found, table = eager_lockstep(network, inputs, activations=activations)
+        assert found.points == ENDS[activations] * len(table.layers)
         assert found.worst_step <= 1
         assert found.output_error <= 1e-5
 

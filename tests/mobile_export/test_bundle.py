@@ -49,7 +49,7 @@ def test_the_manifest_says_what_was_asked_and_achieved(w4a8):
     assert manifest["sample"] == {"channels": 3, "height": 8, "width": 8}
     assert manifest["text"] is manifest["latents"] is None and manifest["guidance_calls"] == 1
     assert len(w4a8.bundle.part("executorch")["kept_steps"]) == 6
-    assert part["recipe"] == {"precision": "w4a8", "format": "channel", "layers": {}}
+    assert part["recipe"] == {"precision": "w4a8", "format": "channel", "layers": {}, "activations": "dynamic"}
     assert part["refitted_layers"] == {} and part["weight_bits_achieved"] < part["stored_bits"]
     parameters = sum(p.numel() for p in w4a8.model.unet.parameters())
     assert (

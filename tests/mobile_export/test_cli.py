@@ -215,7 +215,7 @@ EXPORT_ERRORS = {
     "recipe": (("--recipe", "nowhere.json"), "recipe nowhere.json cannot be read"),
     "recipe and precision": (
         ("--recipe", "r.json", "--precision", "w8a8"),
-        "a recipe says the precision and the format: leave --precision and --format out",
+        "a recipe says precision, format and activations: leave --precision, --format and --activations out",
     ),
     "precision of the target": (
         ("--precision", "w6a16", "--target", "executorch"),

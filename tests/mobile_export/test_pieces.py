@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from mobile_export.backends.executorch import layers
+from mobile_export.backends.executorch import layers, pieces
 from mobile_export.backends.executorch.attention import attend
 from mobile_export.backends.executorch.layers import Convolution, convolution
 from mobile_export.backends.executorch.lowering import lower
@@ -33,7 +33,7 @@ def test_a_convolution(kernel, stride, padding, size, most, batch):
     layer = nn.Conv2d(3, 4, kernel, stride, padding)
     x = image(batch, 3, *size)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layers, "MOST_VALUES", most)
+        patch.setattr(pieces, "MOST_VALUES", most)
         ours = Convolution("layer", layer, None)(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
     torch.testing.assert_close(ours, layer(x), atol=1e-5, rtol=1e-5)
 
@@ -50,7 +50,7 @@ def test_an_attention(heads, counts, most, batch):
     queries, others = counts
     query, key, value = image(batch, queries, 8), image(batch, others, 8).flip(-1), image(batch, others, 8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layers, "MOST_VALUES", most)
+        patch.setattr(pieces, "MOST_VALUES", most)
         ours = attend(query, key, value, heads)
     split = [x.reshape(batch, -1, heads, 8 // heads).transpose(1, 2) for x in (query, key, value)]
     theirs = functional.scaled_dot_product_attention(*split, scale=1.0).transpose(1, 2).reshape(batch, queries, 8)
@@ -93,7 +93,7 @@ def test_one_delegate_holds_all_pieces(recipe, stride, monkeypatch):
     table = {} if recipe == "float" else quantized(network, {"x": x}, recipe).layers
     form = ChannelsLast(network, table).eval()
     whole = form(x)
-    monkeypatch.setattr(layers, "MOST_VALUES", 2 * 9 * 8)  # a row of 2 pixels: 9 taps of 8 channels for each
+    monkeypatch.setattr(pieces, "MOST_VALUES", 2 * 9 * 8)  # a row of 2 pixels: 9 taps of 8 channels for each
     assert _pieces(form, x) == [[1, 1, 1, 1], [1] * (4 // stride)]
     eager = form(x)
     program = lower(form, (x,))
@@ -111,9 +111,9 @@ def _pieces(form: ChannelsLast, x: torch.Tensor) -> list[list[int]]:
     with pytest.MonkeyPatch.context() as patch:
         joined = layers.MatrixProduct.joined
 
-        def spy(self: layers.MatrixProduct, pieces: list[torch.Tensor]) -> torch.Tensor:
-            found.append([piece.shape[1] for piece in pieces])
-            return joined(self, pieces)
+        def spy(self: layers.MatrixProduct, parts: list[torch.Tensor]) -> torch.Tensor:
+            found.append([piece.shape[1] for piece in parts])
+            return joined(self, parts)
 
         patch.setattr(layers.MatrixProduct, "joined", spy)
         form(x)

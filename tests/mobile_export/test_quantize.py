@@ -300,14 +300,16 @@ def unet_table(precision="w4a8"):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_time_path_keeps_8_bits_and_the_image_stays_float(precision):
+def test_time_path_and_shortcuts_keep_8_bits_and_the_image_stays_float(precision):
     unet, table, _ = unet_table(precision)
     assert set(table.layers) == set(layers_of(unet)) - {"conv_in", "conv_out"}
     assert set(KEPT_IN_FLOAT) == {"conv_in", "conv_out"}
     time = {name for name in table.layers if "time_emb" in name}
     assert {"time_embedding.linear_1", "time_embedding.linear_2", "mid_block.resnets.0.time_emb_proj"} <= time
+    shortcuts = {name for name in table.layers if name.endswith("conv_shortcut")}
+    assert shortcuts
     for name, layer in table.layers.items():
-        expected = 8 if name in time else Precision.parse(precision).weight_bits
+        expected = 8 if name in time | shortcuts else Precision.parse(precision).weight_bits
         assert layer.weight.bits == expected
     sizes = {name: module.weight.numel() for name, module in layers_of(unet).items()}
     bits = {name: table.layers[name].weight.bits if name in table.layers else 32 for name in sizes}

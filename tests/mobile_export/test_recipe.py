@@ -122,6 +122,8 @@ def test_a_recipe_is_read_from_a_file(tmp_path):
         ('{"precision": "w4a16", "layer": {}}', "unknown key 'layer': it may have precision, format, layers"),
         ('{"precision": "w4a8", "rounding": "up"}', "rounding must be one of inputs, nearest, got 'up'"),
         ('{"precision": "w4a8", "rounding": 1}', "rounding must be one of inputs, nearest, got 1"),
+        ('{"precision": "w4a8", "activations": "fixed"}', "activations must be one of dynamic, static, got 'fixed'"),
+        ('{"precision": "w4a8", "activations": []}', "activations must be one of dynamic, static, got []"),
         ('{"precision": "w4a16", "layers": []}', 'layers must be an object like {"conv_in": "w8"}, got list'),
         ('{"precision": "w4a16", "layers": {"a": 8}}', 'layers.a: a layer cannot be 8: say "float", or "w" and'),
         ('{"precision": "w4a16", "layers": {"a": "8"}}', "layers.a: a layer cannot be '8': say \"float\", or"),
@@ -152,6 +154,21 @@ def test_rounding_to_nearest_is_said_where_it_is_asked_for():
     assert plain.as_dict()["rounding"] == "nearest" and Recipe.from_dict(plain.as_dict()) == plain
     assert "rounding" not in Recipe.of("w4a8").as_dict() and plain != Recipe.of("w4a8")
     assert Recipe.of("w4a8").looks_at_inputs(4) and not plain.looks_at_inputs(4)
+
+
+def test_activations_are_said_where_they_have_8_bits():
+    assert Recipe.of("w4a8").as_dict()["activations"] == "dynamic"
+    static = Recipe.from_dict({"precision": "w4a8", "activations": "static"})
+    assert static == Recipe.of("w4a8", activations="static") != Recipe.of("w4a8")
+    assert Recipe.from_dict(static.as_dict()) == static
+    assert "activations" not in Recipe.of("w4a16").as_dict()
+
+
+def test_shortcuts_keep_8_bits_unless_a_file_says_otherwise():
+    name = "up_blocks.2.resnets.0.conv_shortcut"
+    assert Recipe.of("w4a8").layer(name).name == Recipe.of("w2a16").layer(name).name == "w8 channel"
+    assert Recipe.of("w8a8").layer(name).name == "w8 channel"
+    assert Recipe.from_dict({"precision": "w4a8", "layers": {name: "w4"}}).layer(name).name == "w4 channel"
 
 
 def test_rounding_to_nearest_looks_at_no_inputs():

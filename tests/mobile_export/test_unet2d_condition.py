@@ -6,14 +6,14 @@ import re
 
 import pytest
 import torch
-from channels_last_cases import eager_difference, eager_lockstep, lowered, quantized, unused_layers
+from channels_last_cases import ENDS, eager_difference, eager_lockstep, lowered, quantized, unused_layers
 from diffusers import UNet2DConditionModel
 from tiny_pipelines import TOKENS, WIDTH, text_unet
 from torch import Tensor
 
 from correction.errors import CheckFailed, UsageError
 from mobile_export.backends.backend import Probe
-from mobile_export.backends.executorch import layers
+from mobile_export.backends.executorch import pieces
 from mobile_export.backends.executorch.backend import ExecuTorchBackend
 from mobile_export.backends.executorch.network import network_for
 from mobile_export.models.component import Component
@@ -84,11 +84,12 @@ def test_equals_diffusers(name):
         assert eager_difference(unet, inputs_of(unet, seed)) <= 1e-5, seed
 
 
+@pytest.mark.parametrize("activations", ENDS)
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_every_layer_in_lock_step(name):
+def test_every_layer_in_lock_step(name, activations):
     unet = text_unet(**ARCHITECTURES[name])
-    found, table = eager_lockstep(unet, inputs_of(unet))
-    assert found.points == 2 * len(table.layers)
+    found, table = eager_lockstep(unet, inputs_of(unet), activations=activations)
+    assert found.points == ENDS[activations] * len(table.layers)
     assert found.worst_step <= 1
     assert found.flip_rate <= 1e-3
     assert found.output_error <= 1e-5
@@ -110,15 +111,16 @@ def test_a_text_of_another_length_fits():
         assert eager_difference(unet, {**inputs_of(unet), "encoder_hidden_states": text}) <= 1e-5
 
 
+@pytest.mark.parametrize("activations", ENDS)
 @pytest.mark.parametrize("most", [1, 300, 2000])
-def test_in_pieces_of_any_size(most, monkeypatch):
+def test_in_pieces_of_any_size(most, activations, monkeypatch):
     """Attention over some of the queries, and convolutions over some of the rows, at a time."""
     unet = text_unet(**THREE_LEVELS)
     inputs = inputs_of(unet)
-    monkeypatch.setattr(layers, "MOST_VALUES", most)
+    monkeypatch.setattr(pieces, "MOST_VALUES", most)
     assert eager_difference(unet, inputs) <= 1e-5
-    found, table = eager_lockstep(unet, inputs)
-    assert found.points == 2 * len(table.layers)
+    found, table = eager_lockstep(unet, inputs, activations=activations)
+    assert found.points == ENDS[activations] * len(table.layers)
     assert found.worst_step <= 1
     assert found.output_error <= 1e-5
 
@@ -131,10 +133,11 @@ def test_one_delegate_holds_all_of_it():
     assert difference <= 1e-5
 
 
-def test_exported_and_in_lock_step_with_the_quantized_model(tmp_path):
+@pytest.mark.parametrize("activations", ENDS)
+def test_exported_and_in_lock_step_with_the_quantized_model(activations, tmp_path):
     unet = text_unet(**LEAST, num_class_embeds=4, time_cond_proj_dim=6)
     inputs = inputs_of(unet)
-    component, table = Component("unet", unet, inputs, "noise_pred"), quantized(unet, inputs)
+    component, table = Component("unet", unet, inputs, "noise_pred"), quantized(unet, inputs, "w8a8", activations)
     backend, path = ExecuTorchBackend(), tmp_path / "unet.pte"
     pair = backend.export(component, table, path, Progress())
     assert (pair.shipped.delegates, pair.shipped.undelegated) == (1, {"aten.embedding.default": 1})
@@ -144,7 +147,7 @@ def test_exported_and_in_lock_step_with_the_quantized_model(tmp_path):
     ]
     parity = backend.check_parity(component, table, path, pair, probes)
     assert parity.weight_codes_equal is True
-    assert parity.quantizations == 2 * len(table.layers)
+    assert parity.quantizations == ENDS[activations] * len(table.layers)
     assert parity.worst_code_step <= 1
     assert parity.flip_rate <= 1e-3
     assert parity.lockstep_output_error <= 1e-5

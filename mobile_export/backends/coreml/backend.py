@@ -42,6 +42,7 @@ class CoreMLBackend:
     divided: str | None = CHUNKS
     libraries: tuple[str, ...] = ("coremltools",)
     batch = 16
+    activations: tuple[str, ...] = ("static",)
 
     def __init__(self, options: BackendOptions | None = None) -> None:
         self.options = options or BackendOptions()

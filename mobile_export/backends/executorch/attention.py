@@ -8,9 +8,9 @@ import torch
 from diffusers.models import attention_processor
 from torch import Tensor, nn
 
-from mobile_export.backends.executorch import layers as sizes
 from mobile_export.backends.executorch.layers import Layers, product
 from mobile_export.backends.executorch.normalization import GroupNorm
+from mobile_export.backends.executorch.pieces import pieces
 from mobile_export.backends.executorch.refusal import require, require_type
 
 # Parts of diffusers' Attention that no supported network has.
@@ -28,13 +28,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     query = query.reshape(n, count, heads, depth).permute(0, 2, 1, 3).reshape(n * heads, count, depth)
     key = key.reshape(n, others, heads, depth).permute(0, 2, 3, 1).reshape(n * heads, depth, others)
     value = value.reshape(n, others, heads, depth).permute(0, 2, 1, 3).reshape(n * heads, others, depth)
-    rows = max(1, sizes.MOST_VALUES // (n * heads * others))
-    if rows >= count:
+    parts = list(pieces(count, n * heads * others))
+    if len(parts) == 1:
         mixed = torch.bmm(torch.softmax(torch.bmm(query, key), -1), value)
     else:
-        starts = range(0, count, rows)
-        parts = [torch.bmm(torch.softmax(torch.bmm(query[:, s : s + rows], key), -1), value) for s in starts]
-        mixed = torch.cat(parts, 1)
+        few = (query[:, first : first + rows] for first, rows in parts)
+        mixed = torch.cat([torch.bmm(torch.softmax(torch.bmm(some, key), -1), value) for some in few], 1)
     return mixed.reshape(n, heads, count, depth).permute(0, 2, 1, 3).reshape(n, count, heads * depth)
 
 

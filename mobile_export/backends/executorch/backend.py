@@ -21,14 +21,14 @@ from mobile_export.backends.executorch.lowering import Lowered, lower
 from mobile_export.backends.executorch.network import network_for
 from mobile_export.backends.executorch.reduced import reduced_component, reduced_probes
 from mobile_export.backends.executorch.runtime import ExecuTorchArtifact, LoadedProgram
-from mobile_export.backends.executorch.support import require_supported
+from mobile_export.backends.executorch.support import activations_of, require_supported
 from mobile_export.backends.lockstep import Lockstep, follow
 from mobile_export.benchmark import step_time_ratio
 from mobile_export.memory import release_memory
 from mobile_export.models.component import Component, Port, Signature, call_network
 from mobile_export.progress import Progress
 from mobile_export.quantize.quantized_unet import quantized_model
-from mobile_export.quantize.recipe import Recipe
+from mobile_export.quantize.recipe import ACTIVATIONS, Recipe
 from mobile_export.quantize.table import QuantizationTable
 from mobile_export.quiet import quiet_third_parties
 
@@ -74,6 +74,7 @@ class ExecuTorchBackend:
     divided: str | None = None
     libraries: tuple[str, ...] = ("executorch",)
     batch = 1
+    activations: tuple[str, ...] = ACTIVATIONS
 
     def __init__(self, options: BackendOptions | None = None) -> None:
         self.options = options or BackendOptions()
@@ -87,6 +88,7 @@ class ExecuTorchBackend:
     def export(self, component: Component, table: QuantizationTable, path: Path, progress: Progress) -> ExportedPair:
         self.require_supported(table.recipe)
         progress.stage(f"lower {component.name} to ExecuTorch ({table.precision.name}), with a twin for parity")
+        table = activations_of(table)
         names = tuple(component.inputs)
         network = network_for(component.network, table.layers, names).eval()
         points, size = tap_points(network, component.inputs)
@@ -124,6 +126,7 @@ class ExecuTorchBackend:
         self, component: Component, table: QuantizationTable, path: Path, exported: ExportedPair, probes: list[Probe]
     ) -> Parity:
         release_memory()  # of what lowering left
+        table = activations_of(table)
         missing = missing_constants(file_contents(path), table)
         if missing:
             raise CheckFailed(f"{path} does not hold the quantized model's constants: {', '.join(missing[:5])}")

@@ -19,7 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from correction.errors import CheckFailed
-from mobile_export.backends.executorch.layers import as_matrix
+from mobile_export.backends.executorch.convolution_geometry import as_matrix, kernel_rows
 from mobile_export.backends.executorch.support import channel_codes
 from mobile_export.quantize.table import LayerQuantization, QuantizationTable
 
@@ -91,14 +91,16 @@ def _outer_constants(program: Any) -> Iterator[bytes]:
 def stored_bytes(layer: LayerQuantization) -> dict[str, bytes]:
     """The constants of one layer as the delegate stores them: weight codes, scales, and the bias.
 
-    The bias is int32 codes where the layer's input is on a grid, else float32. One of zeros in float32 is left out:
-    nothing is added then (see MatrixProduct).
+    Where ranges are dynamic, the rows of a kernel are constants of their own. The bias is int32 codes where the layer's
+    input is on a grid, else float32. One of zeros in float32 is left out: nothing is added then (see MatrixProduct).
     """
     weight, codes = channel_codes(layer), layer.bias_codes
-    constants = {
-        "weight": _packed(as_matrix(weight.codes), weight.bits),
-        "scale": weight.scale.numpy().astype("<f4").tobytes(),
-    }
+    constants = {"scale": weight.scale.numpy().astype("<f4").tobytes()}
+    if layer.dynamic:
+        rows = enumerate(kernel_rows(weight.codes))
+        constants |= {f"weight.{i}": _packed(row, weight.bits) for i, row in rows}
+    else:
+        constants["weight"] = _packed(as_matrix(weight.codes), weight.bits)
     if codes is not None:
         constants["bias"] = codes.numpy().astype("<i4").tobytes()
     elif layer.float_bias.any():

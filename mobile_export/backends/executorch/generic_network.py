@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from correction.errors import UsageError
 from mobile_export.backends.executorch import normalization
-from mobile_export.backends.executorch.layers import Convolution, Layers, MatrixProduct, upsample_nearest
+from mobile_export.backends.executorch.layers import Layers, convolution, product, upsample_nearest
 from mobile_export.models.component import call_network
 from mobile_export.quantize.half_embedding import half_embeddings
 from mobile_export.quantize.shared_copy import shared_copy
@@ -40,7 +40,7 @@ class GenericNetwork(nn.Module):
 class ImageConvolution(nn.Module):
     """A Convolution between (N, C, H, W) images."""
 
-    def __init__(self, convolution: Convolution) -> None:
+    def __init__(self, convolution: nn.Module) -> None:
         super().__init__()
         self.convolution = convolution
 
@@ -77,11 +77,11 @@ def _form(name: str, module: nn.Module, layers: Layers) -> nn.Module | None:
     """What stands for `module`, or None where it stays as it is. Subclasses may compute something else: they stay."""
     quantization = layers.get(name)
     if type(module) is nn.Linear and quantization is not None:
-        return MatrixProduct(name, module, quantization)
+        return product(name, module, layers)
     if type(module) is nn.Conv2d and quantization is not None:
         why = _no_product(module)
         if why is None:
-            return ImageConvolution(Convolution(name, module, quantization))
+            return ImageConvolution(convolution(name, module, layers))
         raise UsageError(f"ExecuTorch cannot quantize {name}, a convolution with {why}: keep it in float")
     if quantization is not None:
         raise UsageError(f"ExecuTorch cannot quantize {name}, a {type(module).__name__}: keep it in float")

@@ -15,16 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mobile_export.backends.executorch.convolution_geometry import ConvolutionGeometry, as_matrix, every_other, shifted
+from mobile_export.backends.executorch.dynamic_layers import DynamicConvolution, DynamicProduct
+from mobile_export.backends.executorch.pieces import pieces
 from mobile_export.backends.executorch.support import channel_codes
 from mobile_export.quantize.fake_quantize import DequantizedWeight, FakeQuantize
 from mobile_export.quantize.observed_layer import ObservedLayer
 from mobile_export.quantize.table import LayerQuantization
 
 Layers = Mapping[str, LayerQuantization]  # the quantized layers of a network by full name
-
-# An intermediate of more values than this is computed in pieces: 128 MiB in float32. The images of an autoencoder's
-# last blocks would need gigabytes for the views of one convolution. A piece costs another packed copy of the weights.
-MOST_VALUES = 2**25
 
 
 class FloatWeight(nn.Module):
@@ -90,70 +89,54 @@ class MatrixProduct(ObservedLayer):
         return y if self.bias is None else y + self.bias
 
 
-def as_matrix(weight: Tensor) -> Tensor:
-    """(O, I, k, k) or (O, I) -> (O, k*k*I), taps in row-major order, channels innermost; copied only to reorder."""
-    if weight.dim() == 2:
-        return weight.detach()
-    return weight.detach().permute(0, 2, 3, 1).reshape(weight.shape[0], -1)
-
-
 class Convolution(nn.Module):
     """Square convolution of stride 1 or 2 as matrix products. (N, H, W, I) -> (N, H', W', O)."""
 
     def __init__(self, name: str, layer: nn.Conv2d, quantization: LayerQuantization | None) -> None:
         super().__init__()
-        self.kernel, self.stride, self.padding = layer.kernel_size[0], layer.stride[0], int(layer.padding[0])
+        self.geometry = ConvolutionGeometry.of(layer)
         self.matrix = MatrixProduct(name, layer, quantization)
 
     def forward(self, x: Tensor, behind: int | None = None) -> Tensor:
         """behind: rows and columns of zeros after the last, where not as many as before the first."""
-        n, k, stride, before = len(x), self.kernel, self.stride, self.padding
-        size = [x.shape[1], x.shape[2]]
-        height, width = ((s + before + (before if behind is None else behind) - k) // stride + 1 for s in size)
-        # A stride of 2 is taken from whole pairs, which may need one more zero than the convolution itself.
-        end = [stride * out + k - 1 - before - s for out, s in zip((height, width), size, strict=True)]
-        if before or any(end):
-            x = functional.pad(x, (0, 0, before, end[1], before, end[0]))
+        x, height, width = self.geometry.bordered(x, behind)
         x = self.matrix.on_grid(x)
-        if k == stride == 1:
+        if self.geometry.kernel == self.geometry.stride == 1:
             return self.matrix.product(x)
-        rows = max(1, MOST_VALUES // (n * width * k * k * x.shape[3]))  # of the output, at a time
-        if rows >= height:
+        bands = list(pieces(height, len(x) * width * self.geometry.kernel**2 * x.shape[3]))
+        if len(bands) == 1:
             return self.matrix.product(self._views(x, height, width))
-        tops = range(0, height, rows)
         # All slices of a rounded tensor stand together: the partitioner would end a delegate between two of them.
-        bands = [self.matrix.input(x[:, stride * top : stride * min(top + rows, height) + k - 1]) for top in tops]
-        heights = [min(rows, height - top) for top in tops]
-        pairs = zip(bands, heights, strict=True)
-        return self.matrix.joined([self.matrix.piece(self._views(band, count, width)) for band, count in pairs])
+        slices = [self.matrix.input(self.geometry.band(x, first, count)) for first, count in bands]
+        pairs = zip(slices, bands, strict=True)
+        return self.matrix.joined([self.matrix.piece(self._views(part, count, width)) for part, (_, count) in pairs])
 
     def _views(self, x: Tensor, height: int, width: int) -> Tensor:
         """The k*k inputs of each output, (N, stride * height + k - 1, ..., I) -> (N, height, width, k*k*I)."""
         on_grid = self.matrix.input  # views of a rounded tensor keep its values; the op says so to the backend
-        k = self.kernel
-        if self.stride == 1:
+        k = self.geometry.kernel
+        if self.geometry.stride == 1:
             # Shift along W once and reuse it for the k rows: k + k slices instead of k * k.
             rows = on_grid(torch.cat([on_grid(x[:, :, j : j + width]) for j in range(k)], -1))
             return on_grid(torch.cat([on_grid(rows[:, i : i + height]) for i in range(k)], -1))
-        taps = [on_grid(every_other(x[:, i : i + 2 * height, j : j + 2 * width])) for i in range(k) for j in range(k)]
+        taps = [on_grid(every_other(shifted(x, i, j, 2 * height, 2 * width))) for i in range(k) for j in range(k)]
         return on_grid(torch.cat(taps, -1)) if k > 1 else taps[0]
 
 
-def convolution(name: str, source: nn.Conv2d, layers: Layers) -> Convolution:
+def convolution(name: str, source: nn.Conv2d, layers: Layers) -> Convolution | DynamicConvolution:
     """`source` with the integers of its full name, if it has any."""
-    return Convolution(name, source, layers.get(name))
+    quantization = layers.get(name)
+    if quantization is not None and quantization.dynamic:
+        return DynamicConvolution(name, source, quantization)
+    return Convolution(name, source, quantization)
 
 
-def product(name: str, source: nn.Conv2d | nn.Linear, layers: Layers) -> MatrixProduct:
+def product(name: str, source: nn.Conv2d | nn.Linear, layers: Layers) -> MatrixProduct | DynamicProduct:
     """`source`, a linear layer or 1x1 convolution, with the integers of its full name, if it has any."""
-    return MatrixProduct(name, source, layers.get(name))
-
-
-def every_other(x: Tensor) -> Tensor:
-    """(N, H, W, C) -> (N, H/2, W/2, C), even rows and columns, without a strided slice."""
-    n, h, w, c = x.shape
-    pairs = x.reshape(n, h // 2, 2, w // 2, 2 * c)
-    return pairs[:, :, 0:1, :, 0:c].reshape(n, h // 2, w // 2, c)
+    quantization = layers.get(name)
+    if quantization is not None and quantization.dynamic:
+        return DynamicProduct(name, quantization)
+    return MatrixProduct(name, source, quantization)
 
 
 def silu(x: Tensor) -> Tensor:

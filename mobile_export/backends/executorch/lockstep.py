@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from correction.errors import CheckFailed
-from mobile_export.quantize.fake_quantize import FakeQuantize
+from mobile_export.quantize.fake_quantize import Quantize
 from mobile_export.quantize.observed_layer import observing
 
 
@@ -33,7 +33,7 @@ class TappedNetwork(nn.Module):
         self.points.clear()
 
         def record(point: str, grid: nn.Module, value: Tensor, rounded: Tensor) -> Tensor:
-            if isinstance(grid, FakeQuantize):
+            if isinstance(grid, Quantize):
                 taps.append(value if point.endswith(".input") else rounded)
                 self.points.append(point)
             return rounded
@@ -50,7 +50,7 @@ def tap_points(network: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[tuple[
 
     def count(point: str, grid: nn.Module, value: Tensor, rounded: Tensor) -> Tensor:
         nonlocal size
-        if isinstance(grid, FakeQuantize):
+        if isinstance(grid, Quantize):
             points.append(point)
             size += value.numel() * value.element_size()
         return rounded

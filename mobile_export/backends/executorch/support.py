@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from correction.errors import UsageError
 from mobile_export.quantize.recipe import Recipe
-from mobile_export.quantize.table import LayerQuantization
+from mobile_export.quantize.table import LayerQuantization, QuantizationTable
 from mobile_export.quantize.weights import WeightCodes
 
 PRECISIONS = ("w8a8", "w4a8", "w8a16", "w4a16")
@@ -19,6 +19,11 @@ def require_supported(recipe: Recipe) -> None:
     for what, layer in recipe.choices():
         if layer.name not in LAYERS:
             raise UsageError(f"ExecuTorch cannot have {layer.name!r} ({what}): choose one of {', '.join(LAYERS)}")
+
+
+def activations_of(table: QuantizationTable) -> QuantizationTable:
+    """The table with the ranges that its recipe asks for: static grids, or found at run time."""
+    return table.with_dynamic_ranges() if table.recipe.activations == "dynamic" else table
 
 
 def channel_codes(layer: LayerQuantization) -> WeightCodes:
