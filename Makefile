@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo pictures scale test test-python test-android test-arm test-ios apk lint format clean
+.PHONY: help env demo pictures results scale test test-python test-android test-arm test-ios apk lint format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -25,6 +25,9 @@ demo: env ## Export the bundled model for both systems at w8a8 and w4a8, simulat
 
 pictures: env ## Draw the pictures of the README again, from the bundle that make demo made
 	$(BIN)/python benchmarks/pictures.py build/emoji32-w4a8 -o docs/pictures --samples mobile_export/zoo/emoji32/samples.png
+
+results: env ## Compare the corrections for docs/results.md, from nothing; takes hours, and goes on where it was interrupted
+	$(BIN)/python benchmarks/results.py build/results
 
 scale: env ## Export a model of the size of Stable Diffusion 1.5; takes 12 GB of disk, 12 GB of memory and hours
 	$(BIN)/python benchmarks/scale.py build/scale --precision w8a8

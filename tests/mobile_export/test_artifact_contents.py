@@ -14,7 +14,8 @@ from hypothesis.extra import numpy as hnp
 from correction import CheckFailed
 from mobile_export.backends.executorch import contents as contents_module
 from mobile_export.backends.executorch.contents import file_contents, missing_constants, read_contents, stored_bytes
-from mobile_export.backends.executorch.layers import as_matrix
+from mobile_export.backends.executorch.convolution_geometry import as_matrix
+from mobile_export.backends.executorch.support import activations_of
 from mobile_export.quantize.activations import ActivationGrid
 from mobile_export.quantize.table import LayerQuantization, QuantizationTable
 from mobile_export.quantize.weights import WeightCodes
@@ -22,7 +23,9 @@ from mobile_export.quantize.weights import WeightCodes
 
 @pytest.fixture(params=["w4a8", "w8a8"])
 def exported(request):
-    return request.getfixturevalue(request.param)
+    """One with ranges found at run time, and one with static grids; the table is as the artifact has it."""
+    found = request.getfixturevalue(request.param)
+    return dataclasses.replace(found, table=activations_of(found.table))
 
 
 def with_layer(table, name, layer):
@@ -45,7 +48,8 @@ def test_one_other_code_names_the_layer(exported):
         codes.view(-1)[-1] += -1 if codes.view(-1)[-1] > 0 else 1
         weight = dataclasses.replace(layer.weight, codes=codes)
         changed = with_layer(exported.table, name, dataclasses.replace(layer, weight=weight))
-        assert missing_constants(contents, changed) == [f"{name}.weight"]
+        last = f".{codes.shape[2] - 1 if codes.dim() == 4 else 0}" if layer.dynamic else ""  # row of the kernel
+        assert missing_constants(contents, changed) == [f"{name}.weight{last}"]
 
 
 def test_another_scale_and_another_bias_are_named(exported):
@@ -53,9 +57,15 @@ def test_another_scale_and_another_bias_are_named(exported):
     name, layer = next(iter(exported.table.layers.items()))
     scale, codes = layer.weight.scale.clone(), layer.bias_codes
     scale[0] = torch.nextafter(scale[0].half(), torch.tensor(1.0).half())
-    rescaled = with_bias_codes(dataclasses.replace(layer, weight=dataclasses.replace(layer.weight, scale=scale)), codes)
+    rescaled = dataclasses.replace(layer, weight=dataclasses.replace(layer.weight, scale=scale))
+    if codes is not None:  # in steps of the scale
+        rescaled = with_bias_codes(rescaled, codes)
     assert missing_constants(contents, with_layer(exported.table, name, rescaled)) == [f"{name}.scale"]
-    biased = with_bias_codes(layer, codes + torch.eye(len(codes))[0].int())
+    first = torch.eye(len(layer.float_bias))[0]
+    if codes is None:
+        biased = dataclasses.replace(layer, float_bias=layer.float_bias + first)
+    else:
+        biased = with_bias_codes(layer, codes + first.int())
     assert missing_constants(contents, with_layer(exported.table, name, biased)) == [f"{name}.bias"]
 
 
