@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +66,13 @@ def bundle_study(
             raise CheckFailed(f"{model.source} is not the model that {bundle.name} was made from (its digest differs)")
         if each.digest() != subjects[0].digest():
             raise UsageError(f"{bundle.name} and {bundles[0].name} were made for different guidance or prompts")
-    networks = [Network.of_bundle(b, target) for b in bundles for target in targets or b.targets]
-    base = None if baseline is None else Network.of_bundle(baseline, (targets or baseline.targets)[0])
+    names = _names(every)
+    networks = [
+        Network.of_bundle(b, target, name)
+        for b, name in zip(bundles, names, strict=False)
+        for target in targets or b.targets
+    ]
+    base = None if baseline is None else Network.of_bundle(baseline, (targets or baseline.targets)[0], names[-1])
     study = Study(model, networks, subjects[0], settings, folder / "outcomes", progress, base)
     beside = None if base is None else base.name
     outcomes = study.outcomes()
@@ -81,6 +87,12 @@ def bundle_study(
     table = folder / "comparison.md"
     table.write_text(text, encoding="utf-8")
     return BundleStudy(rows, text, table)
+
+
+def _names(bundles: Sequence[Bundle]) -> list[str]:
+    """The names of the bundles; where two have the same, those of their folders."""
+    often = Counter(bundle.name for bundle in bundles)
+    return [bundle.name if often[bundle.name] == 1 else bundle.path.name for bundle in bundles]
 
 
 def _statistics(model: DiffusionModel, path: Path | None) -> FeatureStatistics | None:

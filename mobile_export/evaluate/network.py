@@ -23,7 +23,7 @@ class Network:
     batch: int = 1
 
     @classmethod
-    def of_bundle(cls, bundle: Bundle, target: str) -> Network:
-        """The UNet's artifact of one part of a bundle. Raises UsageError when the bundle lacks the target."""
+    def of_bundle(cls, bundle: Bundle, target: str, name: str | None = None) -> Network:
+        """The UNet's artifact of one part of a bundle, which is called `name` if not as it says. Raises UsageError when the bundle lacks the target."""
         digest, backend = bundle.artifact_sha256(target), get_backend(target)
-        return cls(f"{bundle.name}, {backend.title}", bundle_unet(bundle, target), digest, backend.batch)
+        return cls(f"{name or bundle.name}, {backend.title}", bundle_unet(bundle, target), digest, backend.batch)

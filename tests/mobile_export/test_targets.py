@@ -379,6 +379,7 @@ def test_the_command_line_takes_targets(run, bundle, tmp_path):  # noqa: F811
 
 def test_export_on_the_command_line_prints_a_table_for_each_target(run, plain_folder, settings, tmp_path):  # noqa: F811
     options = "--sampler", "ddim-eta1", "--steps", 5, "--calibration-samples", 8, "--workers", 1
+    options += "--activations", "static"
     code, out, err = run("export", plain_folder, "-o", tmp_path / "b", *options)
     assert code == 0, err
     for title in ("plain-w8a8", "plain-w8a8, executorch", "plain-w8a8, folder"):

@@ -20,9 +20,7 @@ from torch.nn import functional
 from mobile_export.backends.executorch.convolution_geometry import (
     ConvolutionGeometry,
     as_matrix,
-    every_other,
     kernel_rows,
-    shifted,
 )
 from mobile_export.backends.executorch.pieces import pieces
 from mobile_export.backends.executorch.support import channel_codes
@@ -105,15 +103,7 @@ class DynamicConvolution(ObservedLayer):
         """For each row of the kernel what it is multiplied with, (N, height, width, k*I)."""
         if self.geometry.kernel == self.geometry.stride == 1:
             return [x]
-        k = range(self.geometry.kernel)
-        if self.geometry.stride == 2:
-            return [_joined([every_other(shifted(x, i, j, 2 * height, 2 * width)) for j in k]) for i in k]
-        windows = _joined([x[:, :, j : j + width] for j in k])  # once, for all rows
-        return [windows[:, i : i + height] for i in k]
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+        return self.geometry.row_windows(x, height, width)
 
 
 def _bias(quantization: LayerQuantization) -> Tensor | None:

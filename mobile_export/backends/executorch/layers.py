@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mobile_export.backends.executorch.convolution_geometry import ConvolutionGeometry, as_matrix, every_other, shifted
+from mobile_export.backends.executorch.convolution_geometry import ConvolutionGeometry, as_matrix
 from mobile_export.backends.executorch.dynamic_layers import DynamicConvolution, DynamicProduct
 from mobile_export.backends.executorch.pieces import pieces
 from mobile_export.backends.executorch.support import channel_codes
@@ -114,13 +114,8 @@ class Convolution(nn.Module):
     def _views(self, x: Tensor, height: int, width: int) -> Tensor:
         """The k*k inputs of each output, (N, stride * height + k - 1, ..., I) -> (N, height, width, k*k*I)."""
         on_grid = self.matrix.input  # views of a rounded tensor keep its values; the op says so to the backend
-        k = self.geometry.kernel
-        if self.geometry.stride == 1:
-            # Shift along W once and reuse it for the k rows: k + k slices instead of k * k.
-            rows = on_grid(torch.cat([on_grid(x[:, :, j : j + width]) for j in range(k)], -1))
-            return on_grid(torch.cat([on_grid(rows[:, i : i + height]) for i in range(k)], -1))
-        taps = [on_grid(every_other(shifted(x, i, j, 2 * height, 2 * width))) for i in range(k) for j in range(k)]
-        return on_grid(torch.cat(taps, -1)) if k > 1 else taps[0]
+        rows = self.geometry.row_windows(x, height, width, on_grid)
+        return on_grid(torch.cat(rows, -1)) if len(rows) > 1 else rows[0]
 
 
 def convolution(name: str, source: nn.Conv2d, layers: Layers) -> Convolution | DynamicConvolution:

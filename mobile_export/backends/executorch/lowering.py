@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import ExportedProgram
 
 from mobile_export.backends.executorch.dependencies import Dependencies
+from mobile_export.backends.executorch.shared_zeros import share_zeros
 from mobile_export.backends.executorch.weight_only import partitioner
 from mobile_export.memory import release_memory
 
@@ -80,6 +81,7 @@ def _lowered(network: nn.Module, inputs: tuple[Tensor, ...], shortcuts: bool, in
 
     with torch.no_grad(), _quiet(), _fast() if shortcuts else contextlib.nullcontext():
         exported = torch.export.export(network.eval(), inputs, strict=False)
+        share_zeros(exported)
         edge = to_edge_transform_and_lower(exported, [_without_expansions], [partitioner()])
         counts = Counter(_operator_names(edge.exported_program().graph_module))
         program = edge.to_executorch()
