@@ -4,19 +4,23 @@
 
 Compares, at w8a8 and w4a8: static ranges of activations or ranges found at run time; the image convolutions in 8 bit or
 float32; 4-bit weights rounded to nearest or with a view to their inputs; shortcuts in 4 or 8 bits; 8 bits for the
-layers that need them most, within a size; then bits that no artifact has beside 8-bit activations, and the weight
-formats of the weight-only precisions. Per row: bits per weight with scales and palettes, signal-to-noise ratio of the
-noise estimate at the reference's own samples (dB, mean over steps), and image PSNR of free-running sampling, on
-held-out noise. Prints a Markdown table.
+layers that need them most, within a size; the time path in other bits; ranges of their own for the two halves of a
+concatenated skip; then bits that no artifact has ("simulated alone"), and the weight formats of the weight-only
+precisions. Per row: bits per weight with scales and palettes, signal-to-noise ratio of the noise estimate at the
+reference's own samples (dB, mean over steps), and image PSNR of free-running sampling, on held-out noise. Prints a
+Markdown table.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from mobile_export.backends.executorch.support import activations_of
 from mobile_export.batch import make_batch, run
@@ -25,7 +29,9 @@ from mobile_export.export_settings import ExportSettings
 from mobile_export.metrics import psnr, snr
 from mobile_export.models.diffusion_model import TorchDenoiser, load_model
 from mobile_export.part import Job
+from mobile_export.quantize.dynamic_quantize import WindowQuantize
 from mobile_export.quantize.observation import InputCorrelation, observe_layers
+from mobile_export.quantize.observed_layer import Observe, observing
 from mobile_export.quantize.quantized_unet import quantized_model
 from mobile_export.quantize.recipe import KEPT_IN_FLOAT, Recipe
 from mobile_export.quantize.table import matrix_layers, quantize_layers
@@ -62,18 +68,20 @@ def main() -> None:
     seen: list[tuple[np.ndarray, np.ndarray]] = []
     exact = np.clip(run(plan, reference, batch, on_step=lambda i, x, m, y: seen.append((x, m))), -1, 1)
 
-    def row(name: str, recipe: Recipe, observed: Any = observations) -> None:
+    def row(name: str, recipe: Recipe, observed: Any = observations, rounding: Observe | None = None) -> None:
         table = activations_of(quantize_layers(model.unet, observed, recipe))
-        twin = TorchDenoiser(quantized_model(model.unet, table))
-        steps = range(0, plan.steps, 7)
-        estimates = [twin(seen[i][0], float(plan.timestep[i]), **batch.conditioning) for i in steps]
+        network = quantized_model(model.unet, table)
+        twin, steps = TorchDenoiser(network), range(0, plan.steps, 7)
+        with contextlib.nullcontext() if rounding is None else observing(network, rounding):
+            estimates = [twin(seen[i][0], float(plan.timestep[i]), **batch.conditioning) for i in steps]
+            image = psnr(np.clip(run(plan, twin, batch), -1, 1), exact).mean()
         ratio = np.mean([snr(seen[i][1], estimate) for i, estimate in zip(steps, estimates, strict=True)])
-        image = psnr(np.clip(run(plan, twin, batch), -1, 1), exact).mean()
         print(f"| {name} | {table.stored_bits(model.unet):.2f} | {ratio:.1f} | {image:.1f} |", flush=True)
 
     print("| form | bits per weight | noise estimate SNR (dB) | image PSNR (dB) |\n|---|---|---|---|")
     names = [name for name, _ in matrix_layers(model.unet)]
     shortcuts = [name for name in names if name.endswith("conv_shortcut")]
+    time = [name for name in names if "time_emb" in name]
     inner = [name for name in names if Recipe.of("w4a8").layer(name).bits == 4]
 
     def recipe(precision: str, activations: str, **layers: str) -> Recipe:
@@ -84,20 +92,62 @@ def main() -> None:
     row("w8a8, ranges at run time, all layers", recipe("w8a8", "dynamic", **dict.fromkeys(KEPT_IN_FLOAT, "w8")))
     row("**w8a8**: ranges at run time, image convolutions float32", recipe("w8a8", "dynamic"))
     for short in ("w4", "w8"):
-        for seen, rounding in ((nearest, "to nearest"), (observations, "with a view to the inputs")):
+        for observed, rounded in ((nearest, "to nearest"), (observations, "with a view to the inputs")):
             for kind, ranges in (("static", "static ranges"), ("dynamic", "ranges at run time")):
-                default = short == "w8" and seen is observations and kind == "dynamic"
-                name = f"{'**w4a8**' if default else 'w4a8'}, rounded {rounding}, {ranges}, shortcuts {short}"
-                row(name, recipe("w4a8", kind, **dict.fromkeys(shortcuts, short)), seen)
+                default = short == "w8" and observed is observations and kind == "dynamic"
+                name = f"{'**w4a8**' if default else 'w4a8'}, rounded {rounded}, {ranges}, shortcuts {short}"
+                row(name, recipe("w4a8", kind, **dict.fromkeys(shortcuts, short)), observed)
     for budget in arguments.budget:
         found = budget_recipe(replace(job, settings=replace(settings, recipe=Recipe.of("w4a8"))), parse_bytes(budget))
         row(f"w4a8, 8 bits where they help most, {budget}", found.recipe)
+    row("w4a8, image convolutions 8 bit", recipe("w4a8", "dynamic", **dict.fromkeys(KEPT_IN_FLOAT, "w8")))
+    for choice, about in (("w4", "4 bit"), ("float", "float32")):
+        row(f"w4a8, time path {about}", recipe("w4a8", "dynamic", **dict.fromkeys(time, choice)))
+    halves = _halves_apart(_first_halves(model.unet))
+    for precision in ("w8a8", "w4a8"):
+        row(f"{precision}, halves of a skip apart, simulated alone", Recipe.of(precision), rounding=halves)
     for bits in (6, 3):
         layers = dict.fromkeys(inner, f"w{bits} channel")
         row(f"w{bits}a8, simulated alone", recipe("w8a8", "dynamic", **layers))
+    row("w4a6, simulated alone", Recipe.of("w4a8"), rounding=_in_bits(6))
     for precision, formats in WEIGHT_ONLY.items():
         for form in formats:
             row(f"{precision}, {form}", Recipe.of(precision, form))
+
+
+def _first_halves(unet: nn.Module) -> dict[str, int]:
+    """Shortcuts of concatenated skips -> how many of their inputs came up, not across."""
+    found: dict[str, int] = {}
+    above = unet.mid_block.resnets[-1].out_channels
+    for i, block in enumerate(unet.up_blocks):
+        for j, residual in enumerate(block.resnets):
+            found[f"up_blocks.{i}.resnets.{j}.conv_shortcut"] = above
+            above = residual.out_channels
+    return found
+
+
+def _halves_apart(first: dict[str, int]) -> Observe:
+    """Each half of the inputs of these 1x1 convolutions on a range of its own."""
+
+    def rounded(point: str, grid: nn.Module, x: Tensor, result: Tensor) -> Tensor:
+        count = first.get(point.removesuffix(".input"))
+        return result if count is None else torch.cat([grid(x[:, :count]), grid(x[:, count:])], 1)
+
+    return rounded
+
+
+def _in_bits(bits: int) -> Observe:
+    """Rows that were rounded to 8 bits, rounded once more to fewer."""
+
+    def rounded(_point: str, grid: nn.Module, _x: Tensor, result: Tensor) -> Tensor:
+        rows = result.movedim(1, -1) if isinstance(grid, WindowQuantize) else result
+        low, high = rows.amin(-1, keepdim=True).clamp(max=0), rows.amax(-1, keepdim=True).clamp(min=0)
+        step = ((high - low) / (2**bits - 1)).clamp(min=1e-30)
+        first = (low / step).round()
+        rows = ((rows / step).round() - first).clamp(0, 2**bits - 1).add(first) * step
+        return rows.movedim(-1, 1) if isinstance(grid, WindowQuantize) else rows
+
+    return rounded
 
 
 if __name__ == "__main__":

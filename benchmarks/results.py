@@ -74,7 +74,7 @@ def main() -> None:
             write_into(DOCUMENT, table.name, found.text)
             if table.samplings == MAIN:
                 for kind in ("grid", "curves"):
-                    (picture,) = folder.glob(f"{kind}-*.png")
+                    (picture,) = folder.glob(f"{kind}-{ours.name}--*.png")
                     shutil.copyfile(picture, PICTURES / f"{kind}-{table.name}.png")
             print(f"{table.name}: {(time.monotonic() - started) / 60:.0f} minutes", flush=True)
 

@@ -24,6 +24,9 @@ class Network:
 
     @classmethod
     def of_bundle(cls, bundle: Bundle, target: str, name: str | None = None) -> Network:
-        """The UNet's artifact of one part of a bundle, which is called `name` if not as it says. Raises UsageError when the bundle lacks the target."""
+        """The UNet's artifact of one part of a bundle. name: the bundle's, if it should not be its own.
+
+        Raises UsageError when the bundle lacks the target.
+        """
         digest, backend = bundle.artifact_sha256(target), get_backend(target)
         return cls(f"{name or bundle.name}, {backend.title}", bundle_unet(bundle, target), digest, backend.batch)

@@ -86,13 +86,16 @@ def test_the_bundle_verifies_and_draws_its_golden_images_again(bundle):
     assert results["executorch"].delegates == 1
 
 
-@pytest.mark.parametrize("target", ["executorch", "coreml"])
-def test_the_correction_brings_held_out_images_nearer_to_the_reference(bundle, evaluations, target):
+@pytest.mark.parametrize(("target", "least_psnr", "improved"), [("executorch", 26, 0.5), ("coreml", 18, 0.75)])
+def test_the_correction_brings_held_out_images_nearer_to_the_reference(
+    bundle, evaluations, target, least_psnr, improved
+):
+    """Ranges that are found at run time leave less to correct in a .pte than static ones do in a package."""
     found = evaluations[target]
     assert found.sampler_parity <= 1e-5
     gain = found.correction_gain
-    assert gain["image_psnr_gain_db"].low > 0 and gain["seeds_improved"] >= 0.75
-    assert found.quantization_error["image_psnr_db"].mean > 15
+    assert gain["image_psnr_gain_db"].low > 0 and gain["seeds_improved"] > improved
+    assert found.quantization_error["image_psnr_db"].mean > least_psnr
     correction = read_correction(bundle.path / target / "correction.safetensors").correction
     assert not correction.is_identity and np.array_equal(found.tables["input_gain"], correction.input_gain)
 

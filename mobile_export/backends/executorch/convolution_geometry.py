@@ -59,9 +59,7 @@ class ConvolutionGeometry:
         k, s = self.kernel, self.stride
         if s > 1:
             x = keep(x.reshape(n, h, w // s, s * c))
-        parts = [
-            _part(_part(x, 2, j // s, width, keep), 3, 0, min(s, k - j) * c, keep) for j in range(0, k, s)
-        ]
+        parts = [_part(_part(x, 2, j // s, width, keep), 3, 0, min(s, k - j) * c, keep) for j in range(0, k, s)]
         windows = parts[0] if len(parts) == 1 else keep(torch.cat(parts, -1))
         if s > 1:
             windows = keep(windows.reshape(n, h // s, s * width, k * c))

@@ -23,7 +23,7 @@ def share_zeros(program: ExportedProgram) -> None:
             continue
         if node.target is torch.ops.aten.mul.Tensor and node.args[1] == 0:
             value = node.meta["val"]
-            key = (node.target, value.dtype, tuple(value.shape))
+            key: tuple[Any, ...] = (node.target, value.dtype, tuple(value.shape))
         elif node.all_input_nodes and shared.issuperset(node.all_input_nodes):
             key = (node.target, repr(node.args), repr(node.kwargs))
         else:
