@@ -110,8 +110,9 @@ def _notes(study: Study) -> str:
     return (
         f"{settings.count} held-out seeds, {settings.calibration_samples} calibration trajectories, seed "
         f'{settings.seed}; intervals are 95 % bootstraps over the seeds. "Default ahead by" is the paired difference '
-        f'in image PSNR: ≈ where its interval holds 0, "no" where the other correction is better. Fréchet distances '
-        f"are of {NAME}, and need 128 seeds. Mean drift and std ratio are those of the sample after the last step, in "
-        f"the worst channel. Bytes are those of the tables that a correction uses. Both halves of a correction take, "
-        f"of a step's time on this desktop: {', '.join(shares)}.\n"
+        f'in image PSNR, "default nearer by" that of the Fréchet distances to real pictures: ≈ where the interval '
+        f'holds 0, "no" where the other correction is better. Fréchet distances are of {NAME}, and need 128 seeds. '
+        f"Mean drift and std ratio are those of the sample after the last step, in the worst channel. Bytes are those "
+        f"of the tables that a correction uses. Both halves of a correction take, of a step's time on this desktop: "
+        f"{', '.join(shares)}.\n"
     )

@@ -7,7 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mobile_export.evaluate.frechet import FeatureStatistics, distance_interval, frechet_distance
+from mobile_export.evaluate.frechet import (
+    FeatureStatistics,
+    distance_difference,
+    distance_interval,
+    frechet_distance,
+)
 from mobile_export.evaluate.outcome import REFERENCE, Outcome, OutcomeKey
 from mobile_export.metrics import Interval, bootstrap
 
@@ -21,10 +26,11 @@ class Comparison:
     psnr: dB, images against the reference's; gain: paired difference to no correction; ahead: paired difference of the
     default method to this one, above 0 where the default is better, None for the default itself. ssim: mean, None
     for tiny images. to_real, to_reference: Fréchet distances, None with fewer than 128 seeds, or where no real pictures
-    are known. closed: share of the gap to real pictures, between the baseline and the reference, that is closed;
-    None where there is no gap. over_baseline: paired difference of psnr to the baseline, None without one; the gap's
-    baseline is then the same network without correction. mean_drift, std_ratio: of the sample after the last step, the
-    worst channel's. output_snr: dB, median over the steps; sample_snr: dB, after the last step.
+    are known; nearer: paired, by how much less the default method's distance to real pictures is. closed: share of the
+    gap to real pictures, between the baseline and the reference, that is closed; None where there is no gap.
+    over_baseline: paired difference of psnr to the baseline, None without one; the gap's baseline is then the same
+    network without correction. mean_drift, std_ratio: of the sample after the last step, the worst channel's.
+    output_snr: dB, median over the steps; sample_snr: dB, after the last step.
     """
 
     key: OutcomeKey
@@ -35,6 +41,7 @@ class Comparison:
     ssim: float | None
     to_real: Interval | None
     to_reference: Interval | None
+    nearer: Interval | None
     closed: float | None
     output_snr: float
     sample_snr: float
@@ -100,6 +107,7 @@ def _comparison(
         ssim=None if np.isnan(outcome.ssim).any() else float(outcome.ssim.mean()),
         to_real=distance_interval(outcome.features, real) if enough and real is not None else None,
         to_reference=distance_interval(outcome.features, exact.features) if enough else None,
+        nearer=None if usual is None else _nearer(outcome, usual, real),
         closed=closed,
         output_snr=float(np.median(outcome.output_snr)),
         sample_snr=float(outcome.sample_snr[-1]),
@@ -108,3 +116,8 @@ def _comparison(
         kept=outcome.kept,
         correction_bytes=outcome.correction_bytes,
     )
+
+
+def _nearer(outcome: Outcome, usual: Outcome, real: FeatureStatistics | None) -> Interval | None:
+    enough = min(len(outcome.psnr), len(usual.psnr)) >= ENOUGH
+    return distance_difference(outcome.features, usual.features, real) if enough and real is not None else None

@@ -15,7 +15,8 @@ from mobile_export.metrics import Interval
 
 _COLUMNS = (
     "correction", "image PSNR (dB)", "gain (dB)", "default ahead by (dB)", "SSIM", "Fréchet to real",
-    "Fréchet to reference", "output SNR (dB)", "sample SNR (dB)", "mean drift", "std ratio", "steps", "bytes",
+    "default nearer by", "Fréchet to reference", "output SNR (dB)", "sample SNR (dB)", "mean drift", "std ratio",
+    "steps", "bytes",
 )  # fmt: skip
 
 
@@ -76,9 +77,10 @@ def _cells(row: Comparison, default: str, baseline: str | None) -> list[str]:
         name,
         _interval(row.psnr, 2),
         _gain(row, baseline),
-        "" if row.ahead is None else _ahead(row.ahead),
+        "" if row.ahead is None else _ahead(row.ahead, 2),
         "" if row.ssim is None else f"{row.ssim:.3f}",
         "" if row.to_real is None else _interval(row.to_real, 3) + _closed(row, baseline),
+        "" if row.nearer is None else _ahead(row.nearer, 3),
         "" if row.to_reference is None else _interval(row.to_reference, 4),
         f"{row.output_snr:.1f}",
         f"{row.sample_snr:.1f}",
@@ -89,10 +91,10 @@ def _cells(row: Comparison, default: str, baseline: str | None) -> list[str]:
     ]
 
 
-def _ahead(value: Interval) -> str:
+def _ahead(value: Interval, digits: int) -> str:
     """Marked where the default is not ahead: ≈ where the interval holds 0, "no" where the other is better."""
     mark = "" if value.low > 0 else " ≈" if value.high >= 0 else " no"
-    return _interval(value, 2, signed=True) + mark
+    return _interval(value, digits, signed=True) + mark
 
 
 def _gain(row: Comparison, baseline: str | None) -> str:

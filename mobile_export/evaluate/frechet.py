@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,14 +78,37 @@ def distance_interval(
     The 95 % interval is the basic bootstrap's over the seeds, since a resample has fewer different pictures, and the
     distance grows with fewer: what the resamples lie above the distance is taken off below it.
     """
-    generator = np.random.default_rng(seed)
-    found = []
-    for rows in (np.arange(len(features)), *generator.integers(0, len(features), (resamples, len(features)))):
+
+    def distance(rows: np.ndarray) -> float:
         other = FeatureStatistics.of(to[rows]) if isinstance(to, np.ndarray) else to
-        found.append(frechet_distance(FeatureStatistics.of(features[rows]), other))
-    value, (low, high) = found[0], np.percentile(found[1:], [2.5, 97.5])
-    shift = float(np.mean(found[1:])) - value
-    return Interval(value, max(float(low) - shift, 0.0), float(high) - shift)
+        return frechet_distance(FeatureStatistics.of(features[rows]), other)
+
+    found = _interval(distance, len(features), resamples, seed)
+    return Interval(found.mean, max(found.low, 0.0), found.high)
+
+
+def distance_difference(
+    features: np.ndarray, other: np.ndarray, to: FeatureStatistics, resamples: int = 200, seed: int = 0
+) -> Interval:
+    """By how much less the Fréchet distance to `to` is of `other` than of `features`, both (N, D) of the same N seeds.
+
+    The interval is as that of `distance_interval`, paired: both sides of a resample have the same seeds.
+    """
+
+    def difference(rows: np.ndarray) -> float:
+        mine, others = (frechet_distance(FeatureStatistics.of(each[rows]), to) for each in (features, other))
+        return mine - others
+
+    return _interval(difference, len(features), resamples, seed)
+
+
+def _interval(value: Callable[[np.ndarray], float], count: int, resamples: int, seed: int) -> Interval:
+    generator = np.random.default_rng(seed)
+    exact = value(np.arange(count))
+    found = [value(rows) for rows in generator.integers(0, count, (resamples, count))]
+    low, high = np.percentile(found, [2.5, 97.5])
+    shift = float(np.mean(found)) - exact
+    return Interval(exact, float(low) - shift, float(high) - shift)
 
 
 def _root(matrix: np.ndarray) -> np.ndarray:

@@ -7,7 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from correction import UsageError
-from mobile_export.evaluate.frechet import FeatureStatistics, distance_interval, frechet_distance
+from mobile_export.evaluate.frechet import (
+    FeatureStatistics,
+    distance_difference,
+    distance_interval,
+    frechet_distance,
+)
 from mobile_export.evaluate.resnet56 import load_resnet56, resnet56_features
 
 
@@ -57,6 +62,18 @@ def test_the_interval_of_equal_features_is_zero():
     features = normal(3)
     found = distance_interval(features, features.copy(), resamples=10)
     assert (found.mean, found.low, found.high) == pytest.approx((0, 0, 0), abs=1e-8)
+
+
+def test_a_difference_is_paired():
+    near, exact = normal(0), FeatureStatistics.of(normal(2, 4000))
+    far = near + 0.4
+    found = distance_difference(far, near, exact)
+    apart = [frechet_distance(FeatureStatistics.of(each), exact) for each in (far, near)]
+    assert found.mean == pytest.approx(apart[0] - apart[1]) and 0 < found.low < found.mean < found.high
+    alone = distance_interval(far, exact)
+    assert found.high - found.low < alone.high - alone.low
+    same = distance_difference(far, far.copy(), exact, resamples=10)
+    assert (same.mean, same.low, same.high) == pytest.approx((0, 0, 0))
 
 
 def test_statistics_come_back_from_a_file(tmp_path):

@@ -184,7 +184,9 @@ def test_comparisons_are_paired(outcomes):
     assert rows[key].gain.mean == pytest.approx((ptqd - plain).mean())
     assert rows[key].ahead.mean == pytest.approx((usual - ptqd).mean())
     assert rows[dataclasses.replace(key, method="d2-dpm")].ahead is None
-    assert rows[key].to_real is rows[key].to_reference is rows[key].closed is None  # 18 seeds are too few
+    assert (
+        rows[key].to_real is rows[key].to_reference is rows[key].nearer is rows[key].closed is None
+    )  # 18 seeds are too few
     assert not any(key.network == "reference" for key in rows)
 
 
@@ -207,7 +209,15 @@ def test_distances_need_enough_seeds_and_the_gap_is_that_of_no_correction(outcom
         row = rows[OutcomeKey("skewed", "ddim:4", method)]
         assert row.to_real.mean == pytest.approx(squared[method], rel=1e-6)
         assert row.closed == pytest.approx((squared["none"] - squared[method]) / (squared["none"] - 16), abs=1e-6)
+        apart = squared[method] - squared["d2-dpm"]
+        assert row.nearer is None if method == "d2-dpm" else row.nearer.mean == pytest.approx(apart, rel=1e-6)
+    assert (
+        rows[OutcomeKey("skewed", "ddim:4", "none")].nearer.low
+        > 0
+        > rows[OutcomeKey("skewed", "ddim:4", "ptqd")].nearer.high
+    )
     text = comparison_tables(rows, "d2-dpm", {})
+    assert text.count(" no |") >= 1
     assert re.search(r"\| \*\*d2-dpm\*\* \(default\) .* % closed", text)
 
 
@@ -215,7 +225,7 @@ def test_tables_and_pictures(outcomes, tmp_path):
     rows = compare(outcomes, "d2-dpm", None)
     text = comparison_tables(rows, "d2-dpm", {})
     assert text.count("| correction | image PSNR (dB) |") == 2 and "**skewed, ddim-eta1, 3 steps**" in text
-    assert {line.count("|") for line in text.splitlines() if line.startswith("|")} == {14}
+    assert {line.count("|") for line in text.splitlines() if line.startswith("|")} == {15}
     timesteps = {"ddim:4": np.arange(4.0)[::-1], "ddim-eta1:3": np.arange(3.0)[::-1]}
     written = write_pictures(tmp_path, outcomes, timesteps)
     names = [f"{kind}-skewed-{sampling}.png" for kind in ("curves", "grid") for sampling in ("ddim-4", "ddim-eta1-3")]
