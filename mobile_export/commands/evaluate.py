@@ -40,7 +40,16 @@ def evaluate(
     model: Annotated[str | None, typer.Option(help="The reference; default: where the bundles came from.")] = None,
     target: Targets = None,
     real: Annotated[
-        Path | None, typer.Option(help="Feature statistics of real pictures; default: the model's own, if it has them.")
+        Path | None,
+        typer.Option(
+            help="A folder of real pictures, or a file of their feature statistics; default: the model's own."
+        ),
+    ] = None,
+    inception: Annotated[
+        Path | None,
+        typer.Option(
+            help="Weights of torch-fidelity's Inception-v3: Fréchet distances are then the FID. It needs 4096 seeds.",
+        ),
     ] = None,
     baseline: Annotated[
         Path | None,
@@ -56,6 +65,7 @@ def evaluate(
     from mobile_export.bundle import Bundle
     from mobile_export.evaluate.bundle_study import bundle_study
     from mobile_export.evaluate.comparison_table import require_place, write_into
+    from mobile_export.evaluate.inception import inception as load_inception
     from mobile_export.evaluate.study_settings import Sampling, StudySettings
 
     if (into is None) != (not name):
@@ -66,9 +76,12 @@ def evaluate(
     samplings = tuple(Sampling.parse(text) for text in sampler or ["ddim:50"])
     settings = StudySettings(samplings, chosen, count, calibration_samples, seed)
     opened = [Bundle.open(bundle) for bundle in bundles]
+    features = None if inception is None else load_inception(inception)
     with TerminalProgress() as progress:
         beside = None if baseline is None else Bundle.open(baseline)
-        found = bundle_study(opened, tuple(target or ()), settings, output, default, model, real, beside, progress)
+        found = bundle_study(
+            opened, tuple(target or ()), settings, output, default, model, real, beside, progress, features
+        )
     text = found.text
     if into is not None:
         write_into(into, name, text)

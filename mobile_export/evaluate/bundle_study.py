@@ -15,10 +15,12 @@ from mobile_export.evaluate.comparison import Comparison, compare, reference_dis
 from mobile_export.evaluate.comparison_pictures import write_pictures
 from mobile_export.evaluate.comparison_table import comparison_tables
 from mobile_export.evaluate.cost import correction_share
+from mobile_export.evaluate.feature_network import FeatureNetwork
 from mobile_export.evaluate.frechet import FeatureStatistics
 from mobile_export.evaluate.network import Network
 from mobile_export.evaluate.outcome import OutcomeKey
-from mobile_export.evaluate.resnet56 import NAME
+from mobile_export.evaluate.real_pictures import real_statistics
+from mobile_export.evaluate.resnet56 import NAME, resnet56
 from mobile_export.evaluate.study import EVALUATION, Study
 from mobile_export.evaluate.study_settings import StudySettings
 from mobile_export.models.diffusion_model import DiffusionModel, load_model
@@ -47,13 +49,16 @@ def bundle_study(
     real: Path | None = None,
     baseline: Bundle | None = None,
     progress: Progress | None = None,
+    features: FeatureNetwork | None = None,
 ) -> BundleStudy:
     """Compare the corrections of `settings` on parts of bundles of one model; write comparison.md and pictures.
 
     targets: whose parts, by default all; source: the reference, by default where the bundles came from; real: feature
-    statistics of real pictures; baseline: another bundle of the model, whose first part without correction opens
-    every table, and whose gap to the reference is what is closed. Raises UsageError for bundles of two models,
-    guidances or prompts, and for a default that is not compared; CheckFailed when the reference is another model.
+    statistics of real pictures, or a folder of pictures, by default what the model's own folder has; features: what
+    Fréchet distances are of, by default ResNet-56's; baseline: another bundle of the model, whose first part without
+    correction opens every table, and whose gap to the reference is what is closed. Raises UsageError for bundles of
+    two models, guidances or prompts, and for a default that is not compared; CheckFailed when the reference is another
+    model.
     """
     progress = progress or Progress()
     if default not in settings.methods:
@@ -73,17 +78,19 @@ def bundle_study(
         for target in targets or b.targets
     ]
     base = None if baseline is None else Network.of_bundle(baseline, (targets or baseline.targets)[0], names[-1])
-    study = Study(model, networks, subjects[0], settings, folder / "outcomes", progress, base)
+    features = features or resnet56()
+    image = bundles[0].manifest["image"]
+    statistics = _statistics(model, real, features, (image["channels"], image["height"], image["width"]))
+    study = Study(model, networks, subjects[0], settings, folder / "outcomes", progress, base, features)
     beside = None if base is None else base.name
     outcomes = study.outcomes()
     samplings = [sampling.name for sampling in settings.samplings]
-    statistics = _statistics(model, real)
     rows = compare(outcomes, default, statistics, beside)
     references = {} if statistics is None else reference_distances(outcomes, samplings, statistics)
     timesteps = {s.name: make_plan(s.sampler, model.scheduler_config, s.steps).timestep for s in settings.samplings}
     progress.stage("draw the pictures")
     write_pictures(folder, outcomes, timesteps)
-    text = comparison_tables(rows, default, references, beside) + "\n" + _notes(study)
+    text = comparison_tables(rows, default, references, beside) + "\n" + _notes(study, features)
     table = folder / "comparison.md"
     table.write_text(text, encoding="utf-8")
     return BundleStudy(rows, text, table)
@@ -95,12 +102,16 @@ def _names(bundles: Sequence[Bundle]) -> list[str]:
     return [bundle.name if often[bundle.name] == 1 else bundle.path.name for bundle in bundles]
 
 
-def _statistics(model: DiffusionModel, path: Path | None) -> FeatureStatistics | None:
-    path = path or find_folder(model.source).path / STATISTICS
-    return FeatureStatistics.load(path) if path.is_file() else None
+def _statistics(
+    model: DiffusionModel, path: Path | None, features: FeatureNetwork, shape: tuple[int, int, int]
+) -> FeatureStatistics | None:
+    if path is not None:
+        return real_statistics(path, features, shape)
+    own = find_folder(model.source).path / STATISTICS  # of ResNet-56's features
+    return real_statistics(own, features, shape) if own.is_file() and features.name == NAME else None
 
 
-def _notes(study: Study) -> str:
+def _notes(study: Study, features: FeatureNetwork) -> str:
     settings, first = study.settings, study.batch(EVALUATION, 1)
     shares = []
     for network in study.networks:
@@ -111,7 +122,8 @@ def _notes(study: Study) -> str:
         f"{settings.count} held-out seeds, {settings.calibration_samples} calibration trajectories, seed "
         f'{settings.seed}; intervals are 95 % bootstraps over the seeds. "Default ahead by" is the paired difference '
         f'in image PSNR, "default nearer by" that of the Fréchet distances to real pictures: ≈ where the interval '
-        f'holds 0, "no" where the other correction is better. Fréchet distances are of {NAME}, and need 128 seeds. '
+        f'holds 0, "no" where the other correction is better. Fréchet distances are of {features.name}, and need '
+        f"{features.enough} seeds. "
         f"Mean drift and std ratio are those of the sample after the last step, in the worst channel. Bytes are those "
         f"of the tables that a correction uses. Both halves of a correction take, of a step's time on this desktop: "
         f"{', '.join(shares)}.\n"

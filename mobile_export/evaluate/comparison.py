@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mobile_export.evaluate.feature_network import enough_for
 from mobile_export.evaluate.frechet import (
     FeatureStatistics,
     distance_difference,
@@ -16,8 +17,6 @@ from mobile_export.evaluate.frechet import (
 from mobile_export.evaluate.outcome import REFERENCE, Outcome, OutcomeKey
 from mobile_export.metrics import Interval, bootstrap
 
-ENOUGH = 128  # pictures, twice as many as there are features: with fewer there is no Fréchet distance
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -25,7 +24,7 @@ class Comparison:
 
     psnr: dB, images against the reference's; gain: paired difference to no correction; ahead: paired difference of the
     default method to this one, above 0 where the default is better, None for the default itself. ssim: mean, None
-    for tiny images. to_real, to_reference: Fréchet distances, None with fewer than 128 seeds, or where no real pictures
+    for tiny images. to_real, to_reference: Fréchet distances, None with too few seeds, or where no real pictures
     are known; nearer: paired, by how much less the default method's distance to real pictures is. closed: share of the
     gap to real pictures, between the baseline and the reference, that is closed; None where there is no gap.
     over_baseline: paired difference of psnr to the baseline, None without one; the gap's baseline is then the same
@@ -72,11 +71,11 @@ def compare(
 def reference_distances(
     outcomes: Mapping[OutcomeKey, Outcome], samplings: Sequence[str], real: FeatureStatistics
 ) -> dict[str, Interval]:
-    """Fréchet distance to real pictures of the reference itself, by sampling; empty with fewer than 128 seeds."""
+    """Fréchet distance to real pictures of the reference itself, by sampling; empty with too few seeds."""
     found = {}
     for sampling in samplings:
         features = outcomes[OutcomeKey(REFERENCE, sampling, "none")].features
-        if len(features) >= ENOUGH:
+        if len(features) >= enough_for(features.shape[1]):
             found[sampling] = distance_interval(features, real)
     return found
 
@@ -90,7 +89,7 @@ def _comparison(
     base: Outcome,
     real: FeatureStatistics | None,
 ) -> Comparison:
-    enough = len(outcome.psnr) >= ENOUGH
+    enough = len(outcome.psnr) >= enough_for(outcome.features.shape[1])
     closed = None
     if enough and real is not None:
         ours, ideal, before = (
@@ -119,5 +118,5 @@ def _comparison(
 
 
 def _nearer(outcome: Outcome, usual: Outcome, real: FeatureStatistics | None) -> Interval | None:
-    enough = min(len(outcome.psnr), len(usual.psnr)) >= ENOUGH
+    enough = len(outcome.psnr) >= enough_for(outcome.features.shape[1])
     return distance_difference(outcome.features, usual.features, real) if enough and real is not None else None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from correction.errors import UsageError
+from mobile_export.evaluate.feature_network import FeatureNetwork
 
 NAME = "ResNet-56 features"
 FEATURES = 64
@@ -61,6 +62,12 @@ def load_resnet56() -> ResNet56:
     with as_file(files("mobile_export.evaluate") / "weights" / "resnet56.safetensors") as path:
         network.load_state_dict(load_file(path), strict=False)  # how many batches a norm saw is not among them
     return network.float().eval()
+
+
+def resnet56() -> FeatureNetwork:
+    """The network that distances are of unless another is asked for."""
+    network = load_resnet56()
+    return FeatureNetwork(NAME, FEATURES, lambda images: resnet56_features(network, images))
 
 
 def resnet56_features(network: ResNet56, images: np.ndarray) -> np.ndarray:

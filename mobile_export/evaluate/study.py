@@ -16,10 +16,11 @@ from correction.methods import Method
 from correction.schedulers import make_plan
 from mobile_export.batch import Batch, make_batch, run
 from mobile_export.evaluate.bundle_evaluation import image_decoder
+from mobile_export.evaluate.feature_network import FeatureNetwork
 from mobile_export.evaluate.network import Network
 from mobile_export.evaluate.outcome import REFERENCE, Outcome, OutcomeKey
 from mobile_export.evaluate.remembered import Remembered
-from mobile_export.evaluate.resnet56 import load_resnet56, resnet56_features
+from mobile_export.evaluate.resnet56 import NAME, resnet56
 from mobile_export.evaluate.study_settings import ORACLE, Sampling, StudySettings, method_of
 from mobile_export.evaluate.tally import Course, CourseRecorder, Tally
 from mobile_export.models.diffusion_model import DiffusionModel, TorchDenoiser
@@ -34,7 +35,8 @@ SEEDS_AT_ONCE = 16
 class Study:
     """subjects: what the samples show, in turn; folder: keeps what was found, so that a study that was interrupted, or
     is asked for more, goes on where it was; baseline: a network of the same model that the others are measured
-    against, without any correction. Raises UsageError for two networks of one name.
+    against, without any correction; features: of the pictures, ResNet-56's by default. Raises UsageError for two
+    networks of one name.
     """
 
     model: DiffusionModel
@@ -44,6 +46,7 @@ class Study:
     folder: Path
     progress: Progress
     baseline: Network | None = None
+    features: FeatureNetwork | None = None
 
     def __post_init__(self) -> None:
         names = [network.name for network in (*self.networks, *self._baselines())]
@@ -108,8 +111,8 @@ class _Cell:
         """Sample the evaluation seeds, a few at a time: the reference, then each of `keys` on the same."""
         study, count = self.study, self.study.settings.count
         study.progress.stage(f"{self.sampling.name}: {len(keys)} rows on {count} held-out seeds")
-        decode, network = image_decoder(study.model), load_resnet56()
-        tallies = {key: Tally(lambda images: resnet56_features(network, images)) for key in keys}
+        decode, network = image_decoder(study.model), study.features or resnet56()
+        tallies = {key: Tally(network.features) for key in keys}
         batch, done = study.batch(EVALUATION, count), 0
         starts = range(0, count, SEEDS_AT_ONCE)
         for start in starts:
@@ -170,6 +173,8 @@ class _Cell:
         """Digest of all that decides an outcome."""
         parts: list[Any] = [self.origin, key, self.study.settings.count, plan.digest()]
         parts += ["" if network is None else network.digest, "" if correction is None else correction.digest()]
+        if self.study.features is not None and self.study.features.name != NAME:
+            parts.append(self.study.features.name)
         return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()
 
     def path(self, key: OutcomeKey) -> Path:
