@@ -70,6 +70,7 @@ def test_export_gives_the_bytes_of_the_library_in_another_process(plain_folder, 
     """The one test that lowers in the command's own processes, two side by side."""
     command = "export", plain_folder, "-o", tmp_path / "b", "--json", "--workers", 2, "--target", "executorch"
     settings = "--sampler", "ddim-eta1", "--steps", 5, "--method", "tac", "--calibration-samples", 8
+    settings += "--activations", "static"
     arguments = [sys.executable, "-m", "mobile_export.cli", *map(str, (*command, *settings))]
     process = subprocess.run(arguments, capture_output=True, text=True)
     found = figures((process.returncode, process.stdout, process.stderr))

@@ -48,7 +48,7 @@ def test_the_artifact_is_small_and_wholly_delegated(bundle):
     assert artifact <= 1.25 * parameters * 4 / 8
     assert artifact + correction <= 1.3 * parameters * 4 / 8
     assert correction <= 8000
-    assert unet["weight_bits_achieved"] < 4.35
+    assert unet["weight_bits_achieved"] < 4.4  # the time path and the shortcuts keep 8 bits
     assert unet["float_layers"] == ["conv_in", "conv_out"]
     assert unet["description"]["delegates"] == 1
     assert unet["description"]["undelegated"] == {"aten::embedding": 1}
@@ -86,7 +86,7 @@ def test_the_bundle_verifies_and_draws_its_golden_images_again(bundle):
     assert results["executorch"].delegates == 1
 
 
-@pytest.mark.parametrize(("target", "least_psnr", "improved"), [("executorch", 26, 0.5), ("coreml", 18, 0.75)])
+@pytest.mark.parametrize(("target", "least_psnr", "improved"), [("executorch", 26, 0.6), ("coreml", 18, 0.75)])
 def test_the_correction_brings_held_out_images_nearer_to_the_reference(
     bundle, evaluations, target, least_psnr, improved
 ):
@@ -94,7 +94,7 @@ def test_the_correction_brings_held_out_images_nearer_to_the_reference(
     found = evaluations[target]
     assert found.sampler_parity <= 1e-5
     gain = found.correction_gain
-    assert gain["image_psnr_gain_db"].low > 0 and gain["seeds_improved"] > improved
+    assert gain["image_psnr_gain_db"].low > 0 and gain["seeds_improved"] >= improved
     assert found.quantization_error["image_psnr_db"].mean > least_psnr
     correction = read_correction(bundle.path / target / "correction.safetensors").correction
     assert not correction.is_identity and np.array_equal(found.tables["input_gain"], correction.input_gain)
