@@ -86,7 +86,7 @@ def test_the_bundle_verifies_and_draws_its_golden_images_again(bundle):
     assert results["executorch"].delegates == 1
 
 
-@pytest.mark.parametrize(("target", "least_psnr", "improved"), [("executorch", 26, 0.6), ("coreml", 18, 0.75)])
+@pytest.mark.parametrize(("target", "least_psnr", "improved"), [("executorch", 26, 0.6), ("coreml", 22, 0.7)])
 def test_the_correction_brings_held_out_images_nearer_to_the_reference(
     bundle, evaluations, target, least_psnr, improved
 ):
