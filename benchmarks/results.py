@@ -33,7 +33,7 @@ MAIN = (("ddim", 50),)
 OTHERS = (("ddim", 20), ("ddim", 100), ("ddim-eta1", 50), ("dpmpp-2m", 20))
 RIVALS = ("ptqd", "ptqd/gated", "d2-dpm", "d2-dpm/gated")
 METHODS = ("tac", "ibc", "affine", *RIVALS, ORACLE)
-FEWER = ("tac", "ptqd", "d2-dpm")
+FEWER = ("tac", "affine", "ptqd", "d2-dpm")
 
 
 @dataclass(frozen=True)

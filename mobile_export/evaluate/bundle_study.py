@@ -56,9 +56,9 @@ def bundle_study(
     targets: whose parts, by default all; source: the reference, by default where the bundles came from; real: feature
     statistics of real pictures, or a folder of pictures, by default what the model's own folder has; features: what
     Fréchet distances are of, by default ResNet-56's; baseline: another bundle of the model, whose first part without
-    correction opens every table, and whose gap to the reference is what is closed. Raises UsageError for bundles of
-    two models, guidances or prompts, and for a default that is not compared; CheckFailed when the reference is another
-    model.
+    correction opens every table under the name of its folder, and whose gap to the reference is what is closed. Raises
+    UsageError for bundles of two models, guidances or prompts, and for a default that is not compared; CheckFailed
+    when the reference is another model.
     """
     progress = progress or Progress()
     if default not in settings.methods:
@@ -71,13 +71,15 @@ def bundle_study(
             raise CheckFailed(f"{model.source} is not the model that {bundle.name} was made from (its digest differs)")
         if each.digest() != subjects[0].digest():
             raise UsageError(f"{bundle.name} and {bundles[0].name} were made for different guidance or prompts")
-    names = _names(every)
+    names = _names(bundles)
     networks = [
         Network.of_bundle(b, target, name)
-        for b, name in zip(bundles, names, strict=False)
+        for b, name in zip(bundles, names, strict=True)
         for target in targets or b.targets
     ]
-    base = None if baseline is None else Network.of_bundle(baseline, (targets or baseline.targets)[0], names[-1])
+    base = (
+        None if baseline is None else Network.of_bundle(baseline, (targets or baseline.targets)[0], baseline.path.name)
+    )
     features = features or resnet56()
     image = bundles[0].manifest["image"]
     statistics = _statistics(model, real, features, (image["channels"], image["height"], image["width"]))
