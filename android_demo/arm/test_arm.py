@@ -26,6 +26,7 @@ from mobile_export.quantize.quantized_unet import quantized_model
 from mobile_export.quantize.recipe import ACTIVATIONS
 
 FLOAT_ERROR = 2e-6  # of the largest value; measured: 9e-7
+ROWS, ROW_ERROR = "product of rows", 2e-3  # one input is rounded to the next code; measured: 6e-4
 STEPS = 4
 
 
@@ -57,7 +58,13 @@ def lowered(request, tmp_path_factory):
     signature = ExecuTorchBackend().signature(component)
     twin = quantized_model(unet, activations_of(table))
     return SimpleNamespace(
-        path=path, tapped=tapped, points=pair.points, signature=signature, inputs=inputs, quantized=twin
+        path=path,
+        tapped=tapped,
+        points=pair.points,
+        signature=signature,
+        inputs=inputs,
+        quantized=twin,
+        dynamic=request.param == "dynamic",
     )
 
 
@@ -68,16 +75,27 @@ def test_int8_products_are_equal_to_the_bit_on_every_tier(errors):
 
 
 def test_float32_operations_differ_by_their_last_bits_alone(errors):
-    assert {name: found for name, found in errors.items() if not max(found) < FLOAT_ERROR} == {}
+    float32 = {name: found for name, found in errors.items() if not name.startswith(ROWS)}
+    assert {name: found for name, found in float32.items() if not max(found) < FLOAT_ERROR} == {}
+
+
+def test_products_of_rows_differ_by_a_rounding_at_most(errors):
+    """What a row's range is, and where in it a value lies, is found in float32: a tie may fall to either side."""
+    products = {name: found for name, found in errors.items() if name.startswith(ROWS)}
+    assert len(products) == 6
+    assert {name: found for name, found in products.items() if not max(found) < ROW_ERROR} == {}
 
 
 def test_each_tier_multiplies_with_its_own_instructions(lowered, tier, tmp_path):
+    """Rows in ranges of their own: single ones take the dot product, where the others take the matrix product."""
     log = tmp_path / "instructions"
     with EmulatedProgram(lowered.path, tier, log) as program:
         program(*(value.numpy() for value in lowered.inputs.values()))
     known = {each.instruction for each in TIERS}
     with log.open(errors="replace") as lines:
-        assert known & {word for line in lines for word in line.split()[2:3]} == {tier.instruction}
+        found = known & {word for line in lines for word in line.split()[2:3]}
+    single = {each.instruction for each in TIERS[: TIERS.index(tier)] if each.instruction == "sdot"}
+    assert found - (single if lowered.dynamic else set()) == {tier.instruction}
 
 
 def test_conversion_parity_holds_at_every_quantization(lowered, tier):
