@@ -21,6 +21,7 @@ from correction.loop import Denoiser, sample
 from correction.methods import METHODS, Method, find_method
 from correction.noise import STREAMS, initial_noise, step_noise, step_noises
 from correction.plan import SamplingPlan
+from correction.strength import Strength
 from correction.tables import Correction
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "ProjectError",
     "SamplingPlan",
     "StepStatistics",
+    "Strength",
     "TableError",
     "UsageError",
     "calibrate",

@@ -9,7 +9,8 @@ Per step, with x the reference's sample and x̂ the quantized one's (both from t
     4. go on from the next x and the next x̂ of what was kept
 
 The judge is the sample after the step, since a gain that makes the model output better can make the trajectory worse.
-If the whole correction does not bring held-out trajectories nearer to the reference at the end, it is dropped.
+If the whole correction does not bring held-out trajectories nearer to the reference at the end, it is dropped. A tuned
+method then searches how much of either half to apply, for the least error at the end of all trajectories.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from correction.loop import Denoiser, StepNoise, advance, check_start, correct, 
 from correction.methods import Method, find_method
 from correction.plan import FloatArray, SamplingPlan
 from correction.solve import Affine, PairSums, Solver, jackknife, join, mean_magnitude, residual_variance
+from correction.strength import best_strength, end_error, error_of_samples
 from correction.tables import NAMES, Correction, gain_allowed
 
 GROUPS = 8  # of samples, for the jackknife
-_SMALLEST = 1e-30  # of a sample's mean squared error, before its logarithm
 Progress = Callable[[int, int], None]
 
 
@@ -88,6 +89,8 @@ def calibrate(
         if progress is not None:
             progress(state.step, plan.steps)
     result = _result(plan, state, chosen)
+    if chosen.tuned:
+        result = _tuned(result, lambda c: end_error(plan, quantized, c, noise, state.x, rows, step_noise, batch_size))
     if path is not None:
         path.unlink(missing_ok=True)
     return result
@@ -151,7 +154,7 @@ class _Run:
         for name, (_, leave, x_in, source) in zip(names, candidates, strict=True):
             m = correct(*_float32(leave), source)
             after, _ = self._advance(i, x_in[held], m, state.history_hat, z, held)
-            errors[name] = _error(after, x_next[held])
+            errors[name] = error_of_samples(after, x_next[held])
         best = len(names) - 1
         if self.method.gated:
             best = min(range(len(names)), key=lambda k: errors[names[k]])  # the first of equals: the least correction
@@ -176,7 +179,7 @@ class _Run:
             state.deviations[name][i] = deviations[name] if kept else 0.0
         state.statistics[i] = (
             *(keep_input, keep_output, errors["none"], errors["input"], errors["both"]),
-            *(_error(after[held], x_next[held]), _error(plain, x_next[held])),
+            *(error_of_samples(after[held], x_next[held]), error_of_samples(plain, x_next[held])),
         )
         state.go_on((x_next, y), (after, y_hat), (plain, y_plain), self.plan.history)
 
@@ -234,12 +237,6 @@ def _float32(affine: Affine) -> tuple[FloatArray, FloatArray]:
     return affine.gain.astype(np.float32), affine.bias.astype(np.float32)
 
 
-def _error(a: FloatArray, b: FloatArray) -> float:
-    """Geometric mean over the samples of the mean squared error of each; 0 only if all are equal."""
-    each = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2, axis=(1, 2, 3))
-    return float(np.exp(np.mean(np.log(np.maximum(each, _SMALLEST))))) if each.any() else 0.0
-
-
 def _result(plan: SamplingPlan, state: State, method: Method) -> CalibrationResult:
     correction = Correction(**{name: state.tables[name].astype(np.float32) for name in NAMES})
     statistics = tuple(
@@ -257,6 +254,17 @@ def _result(plan: SamplingPlan, state: State, method: Method) -> CalibrationResu
         deviations = {name: np.zeros_like(values) for name, values in deviations.items()}
     sampled = plan if dropped or (state.sigma == plan.sigma).all() else replace(plan, sigma=state.sigma)
     return CalibrationResult(correction, deviations, statistics, kept, dropped, sampled)
+
+
+def _tuned(result: CalibrationResult, error: Callable[[Correction], float]) -> CalibrationResult:
+    """The result with the strengths of its halves that leave the least error."""
+    strength = best_strength(result.correction, error)
+    correction, scale = strength.of(result.correction), {"input": strength.input, "output": strength.output}
+    if correction is None:
+        return result
+    deviations = {name: scale[name.split("_")[0]] * values for name, values in result.standard_errors.items()}
+    kept = result.kept & (np.array([strength.input, strength.output]) != 0)
+    return replace(result, correction=correction, standard_errors=deviations, kept=kept, strength=strength)
 
 
 def _check(noise: FloatArray, rows: Mapping[str, Any], holdout_fraction: float, batch_size: int | None) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from correction.plan import SamplingPlan
+from correction.strength import Strength
 from correction.tables import Correction
 
 
@@ -50,6 +51,7 @@ class CalibrationResult:
         kept: [T, 2] bool: input and output correction of each step.
         dropped: True if the whole correction was dropped, because it did not help at the end.
         plan: what to sample with; the plan that was given, but for less fresh noise where the method takes some away.
+        strength: how much of either half of what was solved is in the correction, where the method is tuned.
     """
 
     correction: Correction
@@ -58,3 +60,4 @@ class CalibrationResult:
     kept: np.ndarray
     dropped: bool
     plan: SamplingPlan
+    strength: Strength = field(default_factory=Strength)

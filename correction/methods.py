@@ -25,9 +25,10 @@ class Method:
             if they do at the end; False keeps all of it, as the rivals' papers do.
         less_noise: take the variance of what the output correction leaves from the fresh noise that the sampler adds
             (PTQD's variance schedule calibration); changes nothing where a sampler adds none.
+        tuned: search how much of either half to apply, for the last sample (strength.py).
         about: one line for people.
 
-    Raises UsageError for less noise without an output correction.
+    Raises UsageError for less noise without an output correction, or tuned.
     """
 
     name: str
@@ -36,16 +37,19 @@ class Method:
     paired: bool = False
     gated: bool = True
     less_noise: bool = False
+    tuned: bool = False
     about: str = ""
 
     def __post_init__(self) -> None:
         if self.less_noise and self.output is None:
             raise UsageError(f"{self.name}: less_noise is about what an output correction leaves; it has none.")
+        if self.less_noise and self.tuned:
+            raise UsageError(f"{self.name}: less_noise goes with what was solved, and cannot be tuned.")
 
     def describe(self) -> str:
         """What distinguishes this method, settings included; equal text means equal results."""
         fitted = f"input={_label(self.input)} output={_label(self.output)} paired={self.paired}"
-        return f"{fitted} gated={self.gated} less_noise={self.less_noise}"
+        return f"{fitted} gated={self.gated} less_noise={self.less_noise}{' tuned' if self.tuned else ''}"
 
 
 def _label(solver: Solver | None) -> str:
@@ -97,7 +101,7 @@ METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method
 def find_method(name: str) -> Method:
     """The method of that name, with the changes that follow it: "tac", "d2-dpm/gated", "tac/paired/l1=0.8".
 
-    Changes: `gated` and `free`, `paired` and `same` (the same input), `l1=` and `l2=` of NER.
+    Changes: `gated` and `free`, `paired` and `same` (the same input), `tuned`, `l1=` and `l2=` of NER.
 
     Raises:
         UsageError: there is none; lists what exists.
@@ -117,6 +121,7 @@ _CHANGES: Mapping[str, Callable[[Method], Method]] = MappingProxyType(
         "free": lambda method: replace(method, gated=False),
         "paired": lambda method: replace(method, paired=True),
         "same": lambda method: replace(method, paired=False),
+        "tuned": lambda method: replace(method, tuned=True),
     }
 )
 

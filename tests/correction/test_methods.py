@@ -27,7 +27,7 @@ def test_changes_follow_the_name(name, expected):
 
 
 def test_what_is_changed_is_another_calibration():
-    names = ("tac", "tac/free", "tac/paired", "tac/l1=0.8", "tac/l2=0")
+    names = ("tac", "tac/free", "tac/paired", "tac/tuned", "tac/l1=0.8", "tac/l2=0")
     assert len({find_method(name).describe() for name in names}) == len(names)
 
 
@@ -35,8 +35,9 @@ def test_what_is_changed_is_another_calibration():
     ("name", "message"),
     [
         ("tack", "unknown correction method 'tack'; there are none, ibc, tac"),
-        ("tac/loose", "tac cannot be 'loose'; changes are gated, free, paired, same, l1=, l2= where NER"),
+        ("tac/loose", "tac cannot be 'loose'; changes are gated, free, paired, same, tuned, l1=, l2= where NER"),
         ("ibc/l1=0.5", "ibc cannot be 'l1=0.5'"),
+        ("ptqd/tuned", "ptqd: less_noise goes with what was solved, and cannot be tuned"),
         ("tac/l1=many", "l1 must be a number, got 'many'"),
         ("tac/l1=2", "l1 must be in 0..1, got 2"),
         ("tac/l2=-1", "l2 must be finite and >= 0, got -1"),
