@@ -3,8 +3,9 @@
     python benchmarks/results.py build/results --only emoji32-w4a8
 
 For both bundled models at w8a8 and w4a8, on the exported `.pte`: the corrections side by side at DDIM in 50 steps, with
-the oracle, and then on the other samplers; everything beside the same network with weights rounded plainly to nearest,
-without a correction. What was measured before is taken over, so that an interrupted run goes on.
+the oracle, and then on the other samplers; then, where most is lost and where least, variants of our own. Everything is
+beside the same network with weights rounded plainly to nearest, without a correction. What was measured before is taken
+over, so that an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -34,6 +35,11 @@ OTHERS = (("ddim", 20), ("ddim", 100), ("ddim-eta1", 50), ("dpmpp-2m", 20))
 RIVALS = ("ptqd", "ptqd/gated", "d2-dpm", "d2-dpm/gated")
 METHODS = ("tac", "ibc", "affine", *RIVALS, ORACLE)
 FEWER = ("tac", "affine", "ptqd", "d2-dpm")
+VARIANTS = (
+    *("tac", "tac/tuned", "tac/free", "tac-paired", "tac-lsq", "tac-std", "ner"),
+    *("input-gain", "input-affine", "input-affine-ner", "affine", "affine/tuned", "affine/free", "affine/paired"),
+)
+VARIED = (("emoji32", "w4a8"), ("digits28", "w8a8"))
 
 
 @dataclass(frozen=True)
@@ -47,11 +53,15 @@ class Table:
     methods: tuple[str, ...]
 
 
+PAIRS = tuple((model, precision) for model in MODELS for precision in PRECISIONS)
 TABLES = tuple(
     Table(f"{model}-{precision}{suffix}", model, precision, samplings, methods)
-    for suffix, samplings, methods in (("", MAIN, METHODS), ("-samplers", OTHERS, FEWER))
-    for model in MODELS
-    for precision in PRECISIONS
+    for suffix, samplings, methods, pairs in (
+        ("", MAIN, METHODS, PAIRS),
+        ("-samplers", OTHERS, FEWER, PAIRS),
+        ("-variants", MAIN, VARIANTS, VARIED),
+    )
+    for model, precision in pairs
 )
 
 
@@ -70,9 +80,12 @@ def main() -> None:
             base = bundle(arguments.folder, table.model, BASELINE, progress)
             ours = bundle(arguments.folder, table.model, table.precision, progress)
             folder = arguments.folder / f"{table.name}.study"
+            main_table = arguments.folder / f"{table.model}-{table.precision}.study"
+            if table.samplings == MAIN and not folder.exists() and main_table.exists():  # some rows are the same
+                shutil.copytree(main_table / "outcomes", folder / "outcomes")
             found = bundle_study([ours], ("executorch",), settings, folder, baseline=base, progress=progress)
             write_into(DOCUMENT, table.name, found.text)
-            if table.samplings == MAIN:
+            if table.methods == METHODS:
                 for kind in ("grid", "curves"):
                     (picture,) = folder.glob(f"{kind}-{ours.name}--*.png")
                     shutil.copyfile(picture, PICTURES / f"{kind}-{table.name}.png")
