@@ -79,6 +79,12 @@ _ALL = (
         solve.affine_least_squares,
         about="affine least squares on the sample, then on the output at the same input",
     ),
+    Method(
+        "ibc-affine",
+        solve.mean_bias,
+        solve.affine_least_squares,
+        about="IBC, then affine least squares on the output at the same input",
+    ),
     Method("ner", output=solve.NoiseEstimate(), about="TAC's output half: a masked gain, at the same input"),
     Method(
         "ptqd",
