@@ -12,6 +12,7 @@ import argparse
 import shutil
 from pathlib import Path
 
+from correction.methods import DEFAULT_METHOD
 from mobile_export.bundle import Bundle
 from mobile_export.evaluate.bundle_study import bundle_study
 from mobile_export.evaluate.comparison_table import require_place, write_into
@@ -22,7 +23,7 @@ from mobile_export.terminal import TerminalProgress
 
 DOCUMENT, PLACE = Path("docs/results.md"), "calibration-size"
 COUNTS = (8, 16, 32, 64, 128, 256, 512)
-SEEDS, SAMPLING, METHOD = 64, Sampling("ddim", 50), "tac"
+SEEDS, SAMPLING, METHOD = 64, Sampling("ddim", 50), DEFAULT_METHOD
 
 
 def main() -> None:

@@ -1,108 +1,170 @@
-"""The tables of docs/results.md that compare corrections, and their pictures, from nothing: `make results`.
+"""The tables of docs/results.md and docs/corrections.md that compare corrections, and their pictures: `make results`.
 
-    python benchmarks/results.py build/results --only emoji32-w4a8
+    python benchmarks/results.py build/results --only emoji32-ddim-20
 
-For both bundled models at w8a8 and w4a8, on the exported `.pte`: the corrections side by side at DDIM in 50 steps, with
-the oracle, and then on the other samplers; then variants of our own. Everything is
-beside the same network with weights rounded plainly to nearest, without a correction. What was measured before is taken
-over, so that an interrupted run goes on.
+A study is a model on a sampler, at w8a8 and w4a8, on the exported `.pte`: corrections side by side on the same held-out
+seeds. DDIM in 50 steps has every rival at every setting, the oracle, and the same network with weights rounded plainly
+to nearest; the other samplers have the rivals as published. Studies run side by side, each in a process of one thread.
+What was measured before is taken over, so that an interrupted run goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import time
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
+from correction.methods import DEFAULT_METHOD
 from mobile_export.bundle import Bundle
-from mobile_export.evaluate.bundle_study import bundle_study
+from mobile_export.evaluate.bundle_study import BundleStudy, bundle_study
 from mobile_export.evaluate.comparison_table import require_place, write_into
 from mobile_export.evaluate.study_settings import ORACLE, Sampling, StudySettings
+from mobile_export.evaluate.summary import summary_head, summary_row
 from mobile_export.export import export
 from mobile_export.export_settings import ExportSettings
+from mobile_export.progress import Progress
 from mobile_export.quantize.recipe import Recipe
 from mobile_export.quiet import quiet_third_parties
-from mobile_export.terminal import TerminalProgress
 
-DOCUMENT, PICTURES = Path("docs/results.md"), Path("docs/pictures")
+TABLES, RESULTS, PICTURES = Path("docs/corrections.md"), Path("docs/results.md"), Path("docs/pictures")
 MODELS, PRECISIONS = ("emoji32", "digits28"), ("w8a8", "w4a8")
 BASELINE = "nearest-w4a8"
 SEEDS = 128
-MAIN = (("ddim", 50),)
-OTHERS = (("ddim", 20), ("ddim", 100), ("ddim-eta1", 50), ("dpmpp-2m", 20))
-RIVALS = ("ptqd", "ptqd/gated", "d2-dpm", "d2-dpm/gated")
-METHODS = ("tac", "ibc", "affine", *RIVALS, ORACLE)
-FEWER = ("tac", "affine", "ptqd", "d2-dpm")
+MAIN = Sampling("ddim", 50)
+OTHERS = tuple(Sampling(*each) for each in (("ddim", 20), ("ddim-eta1", 50), ("dpmpp-2m", 20), ("ddim", 100)))
+RIVALS = ("ptqd", "d2-dpm")
+EVERY = ("tac", "ibc", "affine", *RIVALS, "ptqd/gated", "d2-dpm/gated", ORACLE)
 VARIANTS = (
     *("tac", "tac/tuned", "tac/free", "tac-paired", "tac-lsq", "tac-std", "ner", "ibc", "ibc-affine"),
     *("input-gain", "input-affine", "input-affine-ner", "affine", "affine/tuned", "affine/free", "affine/paired"),
 )
-VARIED = (("emoji32", "w8a8"), ("emoji32", "w4a8"), ("digits28", "w8a8"))
 
 
 @dataclass(frozen=True)
 class Table:
-    """One study: its place in the document is called `name`."""
+    """One study. name: its place in docs/corrections.md; folder: of what it measures, which two may share."""
 
     name: str
+    folder: str
     model: str
-    precision: str
-    samplings: tuple[tuple[str, int], ...]
+    sampling: Sampling
     methods: tuple[str, ...]
+    baseline: bool = False
 
 
-PAIRS = tuple((model, precision) for model in MODELS for precision in PRECISIONS)
-TABLES = tuple(
-    Table(f"{model}-{precision}{suffix}", model, precision, samplings, methods)
-    for suffix, samplings, methods, pairs in (
-        ("", MAIN, METHODS, PAIRS),
-        ("-samplers", OTHERS, FEWER, PAIRS),
-        ("-variants", MAIN, VARIANTS, VARIED),
-    )
-    for model, precision in pairs
-)
+def tables() -> tuple[Table, ...]:
+    found = []
+    for sampling in (MAIN, *OTHERS):
+        for model in MODELS:
+            name, main = f"{model}-{sampling.sampler}-{sampling.steps}", sampling == MAIN
+            methods = EVERY if main else (DEFAULT_METHOD, *RIVALS)
+            found.append(Table(name, name, model, sampling, methods, main))
+    for model in MODELS:
+        found.append(Table(f"{model}-variants", f"{model}-{MAIN.sampler}-{MAIN.steps}", model, MAIN, VARIANTS))
+    return tuple(found)
+
+
+class Lines(Progress):
+    """A line per stage, with the study's name: bars of several processes would overwrite each other."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def stage(self, title: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')} {self.name}: {title}", flush=True)
 
 
 def main() -> None:
+    known = {table.name: table for table in tables()}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="for bundles, what was measured, and pictures")
-    parser.add_argument("--only", nargs="+", choices=[table.name for table in TABLES], help="some of the tables")
+    parser.add_argument("--only", nargs="+", choices=list(known), default=list(known), help="some of the tables")
+    parser.add_argument("--methods", nargs="+", help="some of the methods; nothing is written into the documents")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="studies side by side")
     arguments = parser.parse_args()
-    chosen = [table for table in TABLES if not arguments.only or table.name in arguments.only]
+    chosen = [known[name] for name in arguments.only]
     for table in chosen:
-        require_place(DOCUMENT, table.name)
-    with TerminalProgress() as progress:
-        for table in chosen:
-            started = time.monotonic()
-            settings = StudySettings(tuple(Sampling(*each) for each in table.samplings), table.methods, SEEDS)
-            base = bundle(arguments.folder, table.model, BASELINE, progress)
-            ours = bundle(arguments.folder, table.model, table.precision, progress)
-            folder = arguments.folder / f"{table.name}.study"
-            main_table = arguments.folder / f"{table.model}-{table.precision}.study"
-            if table.samplings == MAIN and not folder.exists() and main_table.exists():  # some rows are the same
-                shutil.copytree(main_table / "outcomes", folder / "outcomes")
-            found = bundle_study([ours], ("executorch",), settings, folder, baseline=base, progress=progress)
-            write_into(DOCUMENT, table.name, found.text)
-            if table.methods == METHODS:
-                for kind in ("grid", "curves"):
-                    (picture,) = folder.glob(f"{kind}-{ours.name}--*.png")
-                    shutil.copyfile(picture, PICTURES / f"{kind}-{table.name}.png")
-            print(f"{table.name}: {(time.monotonic() - started) / 60:.0f} minutes", flush=True)
+        require_place(TABLES, table.name)
+    started, found = time.monotonic(), {}
+    with ProcessPoolExecutor(arguments.workers, get_context("spawn"), initializer=one_thread) as pool:
+        for made in [pool.submit(make_bundles, arguments.folder, m) for m in sorted({table.model for table in chosen})]:
+            made.result()
+        for own in (True, False):  # those that take over what others measured come after them
+            now = [table for table in chosen if (table.name == table.folder) == own]
+            waiting = {pool.submit(measure, arguments.folder, t, arguments.methods or t.methods): t for t in now}
+            for ready in as_completed(waiting):
+                table, (study, seconds) = waiting[ready], ready.result()
+                found[table.name] = study
+                print(f"{table.name}: {seconds / 60:.0f} minutes of one core", flush=True)
+                if arguments.methods is None:
+                    publish(arguments.folder, table, study)
+                else:
+                    print(study.text, flush=True)
+    if arguments.methods is None and set(found) == set(known):
+        write_into(RESULTS, "summary", summary({t.name: (t, found[t.name]) for t in known.values() if compared(t)}))
+    print(f"{len(found)} studies in {(time.monotonic() - started) / 60:.0f} minutes, {arguments.workers} workers")
 
 
-def bundle(folder: Path, model: str, kind: str, progress: TerminalProgress) -> Bundle:
-    """The bundle of a model at a precision, or the baseline's; made where it is not there yet."""
-    path = folder / f"{model}-{kind}"
-    if not path.exists():
-        recipe = (
-            Recipe.of(kind) if kind in PRECISIONS else Recipe.read(Path("benchmarks/recipes") / f"{path.name}.json")
-        )
-        return export(model, path, ExportSettings(recipe, targets=("executorch",)), progress)
-    return Bundle.open(path)
+def one_thread() -> None:
+    """A process that leaves the other cores to the other studies: two pools of threads would wait for each other."""
+    import torch
+    from executorch.extension.pybindings import _portable_lib as runtime
+
+    quiet_third_parties()
+    torch.set_num_threads(1)
+    runtime._unsafe_reset_threadpool(1)
+
+
+def make_bundles(folder: Path, model: str) -> None:
+    """Those of a model that are not there yet."""
+    for kind in (*PRECISIONS, BASELINE):
+        path = folder / f"{model}-{kind}"
+        if not path.exists():
+            plain = Path("benchmarks/recipes") / f"{path.name}.json"
+            recipe = Recipe.of(kind) if kind in PRECISIONS else Recipe.read(plain)
+            export(model, path, ExportSettings(recipe, targets=("executorch",)), Lines(path.name))
+
+
+def measure(folder: Path, table: Table, methods: tuple[str, ...]) -> tuple[BundleStudy, float]:
+    """The study and how many seconds it took."""
+    started, bundles = time.monotonic(), [Bundle.open(folder / f"{table.model}-{each}") for each in PRECISIONS]
+    baseline = Bundle.open(folder / f"{table.model}-{BASELINE}") if table.baseline else None
+    settings = StudySettings((table.sampling,), tuple(methods), SEEDS)
+    default = DEFAULT_METHOD if DEFAULT_METHOD in settings.methods else settings.methods[-1]
+    place, progress = folder / f"{table.folder}.study", Lines(table.name)
+    found = bundle_study(bundles, ("executorch",), settings, place, default, baseline=baseline, progress=progress)
+    return found, time.monotonic() - started
+
+
+def publish(folder: Path, table: Table, study: BundleStudy) -> None:
+    """Into the document; the main tables' pictures beside it."""
+    write_into(TABLES, table.name, study.text)
+    for kind in ("grid", "curves") if table.baseline else ():
+        for precision in PRECISIONS:
+            (picture,) = (folder / f"{table.folder}.study").glob(f"{kind}-{table.model}-{precision}--*.png")
+            shutil.copyfile(picture, PICTURES / f"{kind}-{table.model}-{precision}.png")
+
+
+def compared(table: Table) -> bool:
+    """Whether it has the default and the rivals."""
+    return {DEFAULT_METHOD, *RIVALS} <= set(table.methods)
+
+
+def summary(studies: Mapping[str, tuple[Table, BundleStudy]]) -> str:
+    """A row for each model, sampler and precision: the default beside no correction and beside the rivals."""
+    lines = [summary_head(DEFAULT_METHOD, RIVALS)]
+    for table, study in studies.values():
+        for precision in PRECISIONS:
+            network = f"{table.model}-{precision}, ExecuTorch"
+            lines.append(summary_row(study, network, table.sampling, DEFAULT_METHOD, RIVALS))
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    quiet_third_parties()
     main()

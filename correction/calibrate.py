@@ -26,7 +26,7 @@ from correction.calibration_result import CalibrationResult, StepStatistics
 from correction.calibration_state import State, fingerprint
 from correction.errors import UsageError
 from correction.loop import Denoiser, StepNoise, advance, check_start, correct, noise_at, predict
-from correction.methods import Method, find_method
+from correction.methods import DEFAULT_METHOD, Method, find_method
 from correction.plan import FloatArray, SamplingPlan
 from correction.solve import Affine, PairSums, Solver, jackknife, join, mean_magnitude, residual_variance
 from correction.strength import best_strength, end_error, error_of_samples
@@ -41,7 +41,7 @@ def calibrate(
     reference: Denoiser,
     quantized: Denoiser,
     noise: FloatArray,
-    method: Method | str = "tac",
+    method: Method | str = DEFAULT_METHOD,
     conditioning: Mapping[str, Any] | None = None,
     step_noise: StepNoise | None = None,
     progress: Progress | None = None,

@@ -102,6 +102,7 @@ _ALL = (
     ),
 )
 METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method in _ALL})
+DEFAULT_METHOD = "tac"
 
 
 def find_method(name: str) -> Method:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from correction import UsageError
-from correction.methods import find_method
+from correction.methods import DEFAULT_METHOD, find_method
 from mobile_export.backends import BACKENDS, get_backend
 from mobile_export.backends.backend import BackendOptions
 from mobile_export.models.component import COMPONENTS
@@ -39,7 +39,7 @@ class ExportSettings:
     sampler: str | None = None
     steps: int | None = None
     guidance: float = 1.0
-    method: str = "tac"
+    method: str = DEFAULT_METHOD
     calibration_samples: int = 48
     range_samples: int = 12
     seed: int = 0

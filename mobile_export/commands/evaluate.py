@@ -13,13 +13,14 @@ from rich.console import Console
 from rich.table import Table
 
 from correction import UsageError
+from correction.methods import DEFAULT_METHOD
 from mobile_export.commands.app import Json, Targets, app
 from mobile_export.terminal import TerminalProgress
 
 if TYPE_CHECKING:
     from mobile_export.evaluate.comparison import Comparison
 
-DEFAULT_METHODS = ("tac", "ptqd", "d2-dpm")
+DEFAULT_METHODS = (DEFAULT_METHOD, "ptqd", "d2-dpm")
 
 
 @app.command()
@@ -31,9 +32,11 @@ def evaluate(
     ] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(help="Correction, as tac, d2-dpm/gated or oracle; may be repeated. Default: tac, ptqd, d2-dpm."),
+        typer.Option(
+            help="Correction, as tac, d2-dpm/gated or oracle; may be repeated. Default: export's, ptqd, d2-dpm."
+        ),
     ] = None,
-    default: Annotated[str, typer.Option(help="The correction that the others are compared with.")] = "tac",
+    default: Annotated[str, typer.Option(help="The correction that the others are compared with.")] = DEFAULT_METHOD,
     count: Annotated[int, typer.Option("-n", help="Held-out seeds; Fréchet distances need 128.")] = 64,
     calibration_samples: Annotated[int, typer.Option(help="Trajectories each correction is solved on.")] = 48,
     seed: Annotated[int, typer.Option(help="Of all noise.")] = 0,

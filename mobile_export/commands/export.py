@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from correction import UsageError
+from correction.methods import DEFAULT_METHOD
 from mobile_export.commands.app import Json, app, show_bundle
 from mobile_export.terminal import TerminalProgress
 
@@ -80,7 +81,7 @@ def export(
     ] = 1.0,
     method: Annotated[
         str, typer.Option(help="Correction method; see docs/method.md.", rich_help_panel=SAMPLING)
-    ] = "tac",
+    ] = DEFAULT_METHOD,
     calibration_samples: Annotated[
         int, typer.Option(help="Trajectories the correction is solved on.", rich_help_panel=SAMPLING)
     ] = 48,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from correction import CheckFailed, UsageError
+from correction.methods import DEFAULT_METHOD
 from correction.schedulers import make_plan
 from mobile_export.bundle import Bundle
 from mobile_export.evaluate.bundle_evaluation import bundle_subjects
@@ -23,6 +24,7 @@ from mobile_export.evaluate.real_pictures import real_statistics
 from mobile_export.evaluate.resnet56 import NAME, resnet56
 from mobile_export.evaluate.study import EVALUATION, Study
 from mobile_export.evaluate.study_settings import StudySettings
+from mobile_export.metrics import Interval
 from mobile_export.models.diffusion_model import DiffusionModel, load_model
 from mobile_export.models.pipeline_folder import find_folder
 from mobile_export.progress import Progress
@@ -32,9 +34,11 @@ STATISTICS = "features.safetensors"  # of real pictures, in a model's folder
 
 @dataclass(frozen=True)
 class BundleStudy:
-    """rows: by network, sampling and method; text: the tables as Markdown, with their command; table: its file."""
+    """rows: by network, sampling and method; references: the reference's own Fréchet distance to real pictures, by
+    sampling; text: the tables as Markdown, with their command; table: its file."""
 
     rows: Mapping[OutcomeKey, Comparison]
+    references: Mapping[str, Interval]
     text: str
     table: Path
 
@@ -44,7 +48,7 @@ def bundle_study(
     targets: Sequence[str],
     settings: StudySettings,
     folder: Path,
-    default: str = "tac",
+    default: str = DEFAULT_METHOD,
     source: str | None = None,
     real: Path | None = None,
     baseline: Bundle | None = None,
@@ -95,7 +99,7 @@ def bundle_study(
     text = comparison_tables(rows, default, references, beside) + "\n" + _notes(study, features)
     table = folder / "comparison.md"
     table.write_text(text, encoding="utf-8")
-    return BundleStudy(rows, text, table)
+    return BundleStudy(rows, references, text, table)
 
 
 def _names(bundles: Sequence[Bundle]) -> list[str]:

@@ -38,8 +38,8 @@ def comparison_tables(
         title = f"**{network}, {sampling.replace(':', ', ')} steps**"
         if sampling in references:
             title += f" (the reference's own Fréchet distance to real pictures: {_interval(references[sampling], 3)})"
-        lines = [title, "", _line(_COLUMNS), _line("---" for _ in _COLUMNS)]
-        lines += [_line(_cells(row, default, baseline)) for row in shown]
+        lines = [title, "", line(_COLUMNS), line("---" for _ in _COLUMNS)]
+        lines += [line(_cells(row, default, baseline)) for row in shown]
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 
@@ -77,10 +77,10 @@ def _cells(row: Comparison, default: str, baseline: str | None) -> list[str]:
         name,
         _interval(row.psnr, 2),
         _gain(row, baseline),
-        "" if row.ahead is None else _ahead(row.ahead, 2),
+        "" if row.ahead is None else ahead(row.ahead, 2),
         "" if row.ssim is None else f"{row.ssim:.3f}",
         "" if row.to_real is None else _interval(row.to_real, 3) + _closed(row, baseline),
-        "" if row.nearer is None else _ahead(row.nearer, 3),
+        "" if row.nearer is None else ahead(row.nearer, 3),
         "" if row.to_reference is None else _interval(row.to_reference, 4),
         f"{row.output_snr:.1f}",
         f"{row.sample_snr:.1f}",
@@ -91,7 +91,7 @@ def _cells(row: Comparison, default: str, baseline: str | None) -> list[str]:
     ]
 
 
-def _ahead(value: Interval, digits: int) -> str:
+def ahead(value: Interval, digits: int) -> str:
     """Marked where the default is not ahead: ≈ where the interval holds 0, "no" where the other is better."""
     mark = "" if value.low > 0 else " ≈" if value.high >= 0 else " no"
     return _interval(value, digits, signed=True) + mark
@@ -117,5 +117,5 @@ def _interval(value: Interval, digits: int, signed: bool = False) -> str:
     return f"{mean} ({low} to {high})"
 
 
-def _line(cells: Iterable[str]) -> str:
+def line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"

@@ -84,15 +84,20 @@ class _Cell:
         self.plan = make_plan(sampling.sampler, model.scheduler_config, sampling.steps)
         self.reference: Denoiser = study.subjects.guided(TorchDenoiser(model.unet))
         self.origin = f"{model.digest} {self.plan.digest()} {study.subjects.digest()} {study.settings.seed}"
+        # Methods are solved along trajectories of which some are the same: the reference's, and those of a network that
+        # is not corrected.
+        self.exact = Remembered(self.reference)
+        self.quantized = {
+            network.name: Remembered(study.subjects.guided(network.denoiser)) for network in study.networks
+        }
 
     def outcomes(self) -> dict[OutcomeKey, Outcome]:
         study, keys = self.study, [OutcomeKey(REFERENCE, self.sampling.name, "none")]
         runs: dict[OutcomeKey, tuple[Network, SamplingPlan, Correction | None]] = {}
-        remembered = Remembered(self.reference)
         for network, method in study.pairs():
             key = OutcomeKey(network.name, self.sampling.name, method)
             keys.append(key)
-            plan, correction = self.solved(network, method, remembered)
+            plan, correction = self.solved(network, method)
             runs[key] = (network, plan, correction)
         marks = {key: self.mark(key, *runs.get(key, (None, self.plan, None))) for key in keys}
         found = {key: Outcome.load(self.path(key), marks[key]) for key in keys}
@@ -129,7 +134,7 @@ class _Cell:
                 study.progress.advance(done, len(starts) * len(tallies))
         return {key: tally.outcome(runs[key][2] if key in runs else None) for key, tally in tallies.items()}
 
-    def solved(self, network: Network, name: str, reference: Denoiser) -> tuple[SamplingPlan, Correction | None]:
+    def solved(self, network: Network, name: str) -> tuple[SamplingPlan, Correction | None]:
         """The plan and correction of a method, from the folder or solved now."""
         if name == "none":
             return self.plan, None
@@ -144,20 +149,20 @@ class _Cell:
             file = read_correction(path)
             if file.metadata.get("mark") == mark:
                 return file.plan, file.correction
-        plan, correction = self.calibrated(network, method, reference, stream, count, path.with_suffix(".state"), mark)
+        plan, correction = self.calibrated(network, method, stream, count, path.with_suffix(".state"), mark)
         write_correction(path, plan, correction, {"artifact_sha256": network.digest, "mark": mark})
         return plan, correction
 
     def calibrated(
-        self, network: Network, method: Method, reference: Denoiser, stream: str, count: int, state: Path, mark: str
+        self, network: Network, method: Method, stream: str, count: int, state: Path, mark: str
     ) -> tuple[SamplingPlan, Correction]:
         study = self.study
         study.progress.stage(f"{self.sampling.name}, {network.name}: calibrate {method.name} on {count} trajectories")
         batch = study.batch(stream, count)
         result = calibrate(
             self.plan,
-            reference,
-            study.subjects.guided(network.denoiser),
+            self.exact,
+            self.quantized[network.name],
             batch.noise,
             method,
             batch.conditioning,

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from correction import Method, UsageError, find_method
+from correction.methods import DEFAULT_METHOD
 from correction.schedulers import SAMPLERS
 
 ORACLE = "oracle"  # the method that is fitted on the evaluation noise itself
@@ -49,7 +50,7 @@ class StudySettings:
     """
 
     samplings: tuple[Sampling, ...] = (Sampling("ddim", 50),)
-    methods: tuple[str, ...] = ("tac",)
+    methods: tuple[str, ...] = (DEFAULT_METHOD,)
     count: int = 64
     calibration_samples: int = 48
     seed: int = 0

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from channels_last_cases import quantized
+from diffusers.models.upsampling import Upsample2D
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -10,9 +11,15 @@ from torch.nn import functional
 
 from mobile_export.backends.executorch import layers, pieces
 from mobile_export.backends.executorch.attention import attend
+from mobile_export.backends.executorch.dynamic_layers import DynamicConvolution
 from mobile_export.backends.executorch.layers import Convolution, convolution
 from mobile_export.backends.executorch.lowering import lower
+from mobile_export.backends.executorch.normalization import GroupNorm
+from mobile_export.backends.executorch.pieces import joined
+from mobile_export.backends.executorch.residual import Up, activated
+from mobile_export.backends.executorch.row_image import RowImage
 from mobile_export.backends.executorch.runtime import LoadedProgram
+from mobile_export.backends.executorch.support import activations_of
 
 
 def image(*shape: int) -> torch.Tensor:
@@ -55,6 +62,87 @@ def test_an_attention(heads, counts, most, batch):
     split = [x.reshape(batch, -1, heads, 8 // heads).transpose(1, 2) for x in (query, key, value)]
     theirs = functional.scaled_dot_product_attention(*split, scale=1.0).transpose(1, 2).reshape(batch, queries, 8)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+@given(
+    kernel=st.sampled_from([3, 5]),
+    padding=st.integers(0, 3),
+    size=st.tuples(st.integers(6, 9), st.integers(6, 9)),
+    most=st.sampled_from([1, 400, 2**25]),
+    batch=st.integers(1, 2),
+)
+@settings(max_examples=60, deadline=None)
+@torch.no_grad()
+def test_a_normalized_image_that_is_made_row_by_row(kernel, padding, size, most, batch):
+    norm, layer = nn.GroupNorm(2, 4), nn.Conv2d(4, 3, kernel, padding=padding)
+    norm.weight.data, norm.bias.data = torch.linspace(0.5, 2, 4), torch.linspace(-1, 1, 4)
+    x = 3 * image(batch, 4, *size) + 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pieces, "MOST_VALUES", most)
+        form = Convolution("layer", layer, None)
+        assert form.by_rows((batch, *size, 4)) == (most < 2**25)
+        ours = activated(GroupNorm(norm), form, x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    torch.testing.assert_close(ours, layer(functional.silu(norm(x))), atol=1e-5, rtol=1e-5)
+
+
+@given(
+    size=st.tuples(st.integers(2, 5), st.integers(2, 5)),
+    less=st.tuples(st.integers(0, 1), st.integers(0, 1)),
+    most=st.sampled_from([1, 500, 2**25]),
+)
+@settings(max_examples=40, deadline=None)
+@torch.no_grad()
+def test_an_enlarged_image_that_is_made_row_by_row(size, less, most):
+    block, x = Upsample2D(4, use_conv=True), image(1, 4, *size)
+    wanted = tuple(2 * side - few for side, few in zip(size, less, strict=True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pieces, "MOST_VALUES", most)
+        ours = Up(block, "up", {})(x.permute(0, 2, 3, 1), wanted).permute(0, 3, 1, 2)
+    torch.testing.assert_close(ours, block(x, output_size=wanted), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_the_whole_image_is_never_made(monkeypatch):
+    """The convolution asks for a few rows at a time, each at most with its neighbours."""
+    monkeypatch.setattr(pieces, "MOST_VALUES", 2 * 9 * 4 * 6)  # two rows of six pixels
+    x, asked = image(1, 12, 6, 4), []
+
+    def rows(first: int, end: int) -> torch.Tensor:
+        asked.append((first, end))
+        return x[:, first:end]
+
+    form = Convolution("layer", nn.Conv2d(4, 3, 3, padding=1), None)
+    torch.testing.assert_close(form.of_rows(RowImage((1, 12, 6, 4), rows)), form(x), atol=1e-6, rtol=1e-6)
+    assert asked == [(0, 3), (1, 5), (3, 7), (5, 9), (7, 11), (9, 12)]
+
+
+@torch.no_grad()
+def test_an_image_whose_values_are_rounded_is_made_as_a_whole(monkeypatch):
+    """Lock-step parity looks at it."""
+    layer, x = nn.Conv2d(8, 8, 3, padding=1), image(1, 8, 4, 4)
+    monkeypatch.setattr(pieces, "MOST_VALUES", 1)
+    for activations, kind in (("static", Convolution), ("dynamic", DynamicConvolution)):
+        network = nn.Sequential()
+        network.add_module("layer", layer)
+        table = activations_of(quantized(network, {"input": x}, "w8a8", activations))
+        form = convolution("layer", layer, table.layers)
+        assert isinstance(form, kind)
+        assert not form.by_rows((1, 4, 4, 8))
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 6, 25, 26, 31])
+def test_parts_are_joined_in_order(count, monkeypatch):
+    parts, seen = list(torch.arange(3.0 * count).reshape(count, 1, 3)), []
+    whole = torch.cat
+
+    def cat(tensors, axis):
+        seen.append(len(tensors))
+        return whole(tensors, axis)
+
+    monkeypatch.setattr(torch, "cat", cat)
+    assert torch.equal(joined(parts, 0), torch.arange(3.0 * count).reshape(count, 3))
+    assert all(2 <= each <= pieces.AT_ONCE for each in seen)
+    assert (count == 1) == (seen == [])
 
 
 class Network(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mobile_export.backends.executorch.layers import Layers, product
 from mobile_export.backends.executorch.normalization import GroupNorm
-from mobile_export.backends.executorch.pieces import pieces
+from mobile_export.backends.executorch.pieces import joined, pieces
 from mobile_export.backends.executorch.refusal import require, require_type
 
 # Parts of diffusers' Attention that no supported network has.
@@ -33,7 +33,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
         mixed = torch.bmm(torch.softmax(torch.bmm(query, key), -1), value)
     else:
         few = (query[:, first : first + rows] for first, rows in parts)
-        mixed = torch.cat([torch.bmm(torch.softmax(torch.bmm(some, key), -1), value) for some in few], 1)
+        mixed = joined([torch.bmm(torch.softmax(torch.bmm(some, key), -1), value) for some in few], 1)
     return mixed.reshape(n, heads, count, depth).permute(0, 2, 1, 3).reshape(n, count, heads * depth)
 
 

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mobile_export.backends.executorch.blocks import DOWN_BLOCKS, UP_BLOCKS, Block, MiddleBlock
-from mobile_export.backends.executorch.layers import Layers, convolution, silu
+from mobile_export.backends.executorch.layers import Layers, convolution
 from mobile_export.backends.executorch.normalization import GroupNorm
 from mobile_export.backends.executorch.refusal import require_type
+from mobile_export.backends.executorch.residual import activated
 from mobile_export.models.vae_decoder import VaeDecoder
 from mobile_export.models.vae_encoder import VaeEncoder
 
@@ -46,7 +47,7 @@ class ChannelsLastDecoder(nn.Module):
         x = self.middle(self.conv_in(x))
         for block in self.up:
             x = block(x)
-        return self.conv_out(silu(self.norm_out(x))).permute(0, 3, 1, 2)
+        return activated(self.norm_out, self.conv_out, x).permute(0, 3, 1, 2)
 
 
 class ChannelsLastEncoder(nn.Module):
@@ -70,7 +71,7 @@ class ChannelsLastEncoder(nn.Module):
         x = self.conv_in(image.permute(0, 2, 3, 1))
         for block in self.down:
             x = block(x)
-        x = self.conv_out(silu(self.norm_out(self.middle(x))))
+        x = activated(self.norm_out, self.conv_out, self.middle(x))
         if self.conv_after is not None:
             x = self.conv_after(x)
         return x.permute(0, 3, 1, 2)

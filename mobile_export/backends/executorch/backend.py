@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -63,6 +64,22 @@ class ExportedPair:
         program = LoadedProgram(self.twin, "the tapped twin")
         self.twin.unlink()
         return program
+
+
+def _results(exported: ExportedPair, path: Path, given: Sequence[Mapping[str, Tensor]]) -> Iterator[list[Tensor]]:
+    """The output and the taps for each of the inputs; the program is gone after the last.
+
+    Without taps it is gone before the first: such results are small, and what runs next may need much memory itself.
+    """
+    if exported.points:
+        tapped = exported.take_twin()
+        yield from (tapped(*inputs.values()) for inputs in given)
+    else:
+        program = LoadedProgram(path, str(path))
+        found = [program(*inputs.values()) for inputs in given]
+        del program
+        release_memory()
+        yield from found
 
 
 class ExecuTorchBackend:
@@ -130,25 +147,24 @@ class ExecuTorchBackend:
         missing = missing_constants(file_contents(path), table)
         if missing:
             raise CheckFailed(f"{path} does not hold the quantized model's constants: {', '.join(missing[:5])}")
-        tapped = exported.take_twin() if exported.points else LoadedProgram(path, str(path))
         twin = quantized_model(component.network, table)
         total = Lockstep()
         probes = [probes[k] for k in np.linspace(0, len(probes) - 1, min(PROBES, len(probes))).round().astype(int)]
         compared = component if exported.reduced is None else exported.reduced
         signature = self.signature(compared)
         shipped = LoadedProgram(path, str(path)) if exported.reduced is None and exported.points else None
-        for probe in probes if exported.reduced is None else reduced_probes(probes, signature):
-            inputs = probe.tensors(signature.inputs)
-            output, *taps = tapped(*inputs.values())
+        followed = probes if exported.reduced is None else reduced_probes(probes, signature)
+        given = [probe.tensors(signature.inputs) for probe in followed]
+        for probe, inputs, (output, *taps) in zip(followed, given, _results(exported, path, given), strict=True):
             if shipped is not None and not torch.equal(shipped(*inputs.values())[0], output):
                 raise CheckFailed(f"the tapped twin computes something else than {path} at timestep {probe.timestep}")
 
             def run(inputs: dict[str, Tensor] = inputs) -> Tensor:
                 return call_network(twin, inputs)
 
-            values = channels_first(dict(zip(exported.points, taps, strict=True)), point_shapes(twin, run))
+            shapes = point_shapes(twin, run) if taps else {}
+            values = channels_first(dict(zip(exported.points, taps, strict=True)), shapes)
             total += follow(twin, run, output, values)
-        del tapped
         free = None if exported.reduced is None else self._free_running(component, twin, path, probes[-1])
         parity = Parity(
             weight_codes_equal=True,

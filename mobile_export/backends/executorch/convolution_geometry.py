@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mobile_export.backends.executorch.pieces import part
+
 
 def _same(x: Tensor) -> Tensor:
     return x
@@ -70,8 +72,8 @@ class ConvolutionGeometry:
 
 
 def _part(x: Tensor, dimension: int, first: int, count: int, keep: Callable[[Tensor], Tensor]) -> Tensor:
-    """`count` from `first`; x itself where that is all: the delegate takes no alias."""
-    return x if count == x.shape[dimension] else keep(x.narrow(dimension, first, count))
+    """`pieces.part`, kept."""
+    return x if count == x.shape[dimension] else keep(part(x, dimension, first, count))
 
 
 def as_matrix(weight: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ That copies k values for each of the input's, where one product of k*k views wou
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import torch
 import torch.ao.quantization.fx._decomposed
@@ -22,7 +23,8 @@ from mobile_export.backends.executorch.convolution_geometry import (
     as_matrix,
     kernel_rows,
 )
-from mobile_export.backends.executorch.pieces import pieces
+from mobile_export.backends.executorch.pieces import joined, pieces
+from mobile_export.backends.executorch.row_image import RowImage
 from mobile_export.backends.executorch.support import channel_codes
 from mobile_export.quantize.activations import ACTIVATION_MAX, ACTIVATION_MIN
 from mobile_export.quantize.dynamic_quantize import DynamicQuantize
@@ -89,7 +91,15 @@ class DynamicConvolution(ObservedLayer):
         bands = list(pieces(height, len(x) * width * self.geometry.kernel * x.shape[3]))
         if len(bands) == 1:
             return self._rows(x, height, width)
-        return torch.cat([self._rows(self.geometry.band(x, first, count), count, width) for first, count in bands], 1)
+        return joined([self._rows(self.geometry.band(x, first, count), count, width) for first, count in bands], 1)
+
+    def by_rows(self, shape: Sequence[int]) -> bool:
+        """Never: an image whose rows are rounded is looked at as a whole."""
+        return False
+
+    def of_rows(self, image: RowImage) -> Tensor:
+        """The convolution of an image that is made row by row."""
+        return self(image.whole())
 
     def _rows(self, x: Tensor, height: int, width: int) -> Tensor:
         """(N, stride * height + k - 1, ..., I) -> (N, height, width, O)."""

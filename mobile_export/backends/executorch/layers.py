@@ -17,7 +17,8 @@ from torch.nn import functional
 
 from mobile_export.backends.executorch.convolution_geometry import ConvolutionGeometry, as_matrix
 from mobile_export.backends.executorch.dynamic_layers import DynamicConvolution, DynamicProduct
-from mobile_export.backends.executorch.pieces import pieces
+from mobile_export.backends.executorch.pieces import joined, pieces
+from mobile_export.backends.executorch.row_image import RowImage
 from mobile_export.backends.executorch.support import channel_codes
 from mobile_export.quantize.fake_quantize import DequantizedWeight, FakeQuantize
 from mobile_export.quantize.observed_layer import ObservedLayer
@@ -78,9 +79,9 @@ class MatrixProduct(ObservedLayer):
         """The same for some of the rows of an input: (N, some of H, W, I) -> (N, some of H, W, O), rounded."""
         return self.output(self._affine(x))
 
-    def joined(self, pieces: Sequence[Tensor]) -> Tensor:
+    def joined(self, parts: Sequence[Tensor]) -> Tensor:
         """The layer's output from its pieces in order."""
-        return self.rounded("output", self.output, torch.cat(list(pieces), 1))
+        return self.rounded("output", self.output, joined(parts, 1))
 
     def _affine(self, x: Tensor) -> Tensor:
         if not self.weight_only:
@@ -110,6 +111,28 @@ class Convolution(nn.Module):
         slices = [self.matrix.input(self.geometry.band(x, first, count)) for first, count in bands]
         pairs = zip(slices, bands, strict=True)
         return self.matrix.joined([self.matrix.piece(self._views(part, count, width)) for part, (_, count) in pairs])
+
+    def by_rows(self, shape: Sequence[int]) -> bool:
+        """Whether an image (N, H, W, I) of this shape is so large that `of_rows` should have it; not where inputs are
+        rounded, since a rounded image is looked at as a whole."""
+        plain = isinstance(self.matrix.input, nn.Identity) and self.geometry.stride == 1 < self.geometry.kernel
+        return plain and len(self._bands(shape)) > 1
+
+    def of_rows(self, image: RowImage) -> Tensor:
+        """The same for an image that is made row by row."""
+        size, before, over = image.shape[1], self.geometry.padding, self.geometry.kernel - 1
+        parts, width = [], image.shape[2] + 2 * before - over
+        for first, count in self._bands(image.shape):
+            start, end = first - before, first + count + over - before  # of the rows, borders included
+            part = image.rows(max(start, 0), min(end, size))
+            part = functional.pad(part, (0, 0, before, before, max(-start, 0), max(end - size, 0)))
+            parts.append(self.matrix.piece(self._views(part, count, width)))
+        return self.matrix.joined(parts)
+
+    def _bands(self, shape: Sequence[int]) -> list[tuple[int, int]]:
+        n, height, width, channels = shape
+        rows = height + 2 * self.geometry.padding - self.geometry.kernel + 1
+        return list(pieces(rows, n * width * self.geometry.kernel**2 * channels))
 
     def _views(self, x: Tensor, height: int, width: int) -> Tensor:
         """The k*k inputs of each output, (N, stride * height + k - 1, ..., I) -> (N, height, width, k*k*I)."""

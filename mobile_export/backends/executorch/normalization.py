@@ -6,6 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mobile_export.backends.executorch.pieces import joined, part, pieces
+from mobile_export.backends.executorch.row_image import RowImage
+
+_COPIES = 4  # of a band that its statistics may take: the band, its square, and both again for the products
+
 
 class GroupNorm(nn.Module):
     """Group normalisation in float32 (Wu and He, arXiv 1803.08494, section 3.1). (N, H, W, C) -> same."""
@@ -23,23 +28,49 @@ class GroupNorm(nn.Module):
         self.register_buffer("bias", _or_constant(norm.bias, 0.0, norm.num_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        n, h, w, _ = x.shape
-        # Weights of the averages, made of x: the sizes are not known before, and the delegate has no other fill.
-        zeros = x.narrow(3, 0, 1) * 0.0
-        over_w = (zeros + 1.0 / w).reshape(n * h, 1, w)
-        over_h = (zeros.narrow(2, 0, 1) + 1.0 / h).reshape(n, 1, h)
+        over_w, over_h = self._averages(x)
         centred = x - self._mean(x, over_w, over_h)
         deviation = torch.rsqrt(self._mean(centred * centred, over_w, over_h) + self.eps)
         return centred * (deviation * self.gain) + self.bias
+
+    def by_rows(self, x: Tensor) -> RowImage:
+        """The same, of an image too large to stand in memory more than once."""
+        n, h, w, c = x.shape
+        over_w, over_h = self._averages(x)
+        bands = list(pieces(h, _COPIES * n * w * c))
+        few = [part(x, 1, first, count) for first, count in bands]
+        mean = self._over_rows(joined([self._row_means(band, over_w) for band in few], 1), over_h)
+        squares = [torch.square(band - mean) for band in few]
+        variance = self._over_rows(joined([self._row_means(band, over_w) for band in squares], 1), over_h)
+        scale = torch.rsqrt(variance + self.eps) * self.gain
+        return RowImage((n, h, w, c), lambda first, end: (part(x, 1, first, end - first) - mean) * scale + self.bias)
+
+    def _averages(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights of the averages over a row (N * H, 1, W), and over the rows (N, 1, H).
+
+        Made of x: the sizes are not known before, and the delegate has no other fill.
+        """
+        n, h, w, _ = x.shape
+        zeros = x.narrow(3, 0, 1) * 0.0
+        over_w = (zeros + 1.0 / w).reshape(n * h, 1, w)
+        return over_w, (zeros.narrow(2, 0, 1) + 1.0 / h).reshape(n, 1, h)
 
     def _mean(self, x: Tensor, over_w: Tensor, over_h: Tensor) -> Tensor:
         """(N, H, W, C) -> (N, 1, 1, C): the mean of the channel's group, repeated in the group.
 
         Row by row: a single sum over a large image would lose digits.
         """
+        return self._over_rows(self._row_means(x, over_w), over_h)
+
+    def _row_means(self, x: Tensor, over_w: Tensor) -> Tensor:
+        """(N, H, W, C) -> (N, H, C); of over_w as many rows as x has."""
         n, h, w, c = x.shape
-        mean = torch.bmm(over_h, torch.bmm(over_w, x.reshape(n * h, w, c)).reshape(n, h, c))
-        grouped = mean.reshape(n, self.groups, c // self.groups)
+        return torch.bmm(part(over_w, 0, 0, n * h), x.reshape(n * h, w, c)).reshape(n, h, c)
+
+    def _over_rows(self, means: Tensor, over_h: Tensor) -> Tensor:
+        """(N, H, C) -> (N, 1, 1, C)."""
+        n, _, c = means.shape
+        grouped = torch.bmm(over_h, means).reshape(n, self.groups, c // self.groups)
         return functional.linear(grouped, self.mean_channels).reshape(n, 1, 1, c)
 
 

@@ -10,9 +10,19 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
-from mobile_export.backends.executorch.layers import Layers, convolution, product, silu, upsample_nearest
+from mobile_export.backends.executorch.dynamic_layers import DynamicConvolution
+from mobile_export.backends.executorch.layers import (
+    Convolution,
+    Layers,
+    convolution,
+    product,
+    silu,
+    upsample_nearest,
+)
 from mobile_export.backends.executorch.normalization import GroupNorm
+from mobile_export.backends.executorch.pieces import part
 from mobile_export.backends.executorch.refusal import require, require_type
+from mobile_export.backends.executorch.row_image import RowImage
 
 
 class Residual(nn.Module):
@@ -41,19 +51,20 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """time: (1, D) or (N, D), after its silu; absent in autoencoders."""
-        h = self.conv1(silu(self.norm1(x)))
-        if self.time is None or time is None:
-            h = self.norm2(h)
-        else:
-            t = self.time(time).reshape(len(time), 1, 1, -1)
+        h = activated(self.norm1, self.conv1, x)
+        t = None if self.time is None or time is None else self.time(time).reshape(len(time), 1, 1, -1)
+        if t is not None and self.scale_shift:
             channels = h.shape[-1]
-            if self.scale_shift:
-                h = self.norm2(h) * (t[..., :channels] + 1.0) + t[..., channels:]
-            else:
-                h = self.norm2(h + t)
-        h = self.conv2(silu(h))
+            h = self.conv2(silu(self.norm2(h) * (t[..., :channels] + 1.0) + t[..., channels:]))
+        else:
+            h = activated(self.norm2, self.conv2, h if t is None else h + t)
         h = h + (self.shortcut(x) if self.shortcut is not None else x)
         return h if self.divisor == 1 else h / self.divisor
+
+
+def activated(norm: GroupNorm, layer: Convolution | DynamicConvolution, x: Tensor) -> Tensor:
+    """layer(silu(norm(x))); of a large image what the layer takes is made some rows at a time."""
+    return layer.of_rows(norm.by_rows(x).then(silu)) if layer.by_rows(x.shape) else layer(silu(norm(x)))
 
 
 class Down(nn.Module):
@@ -86,7 +97,17 @@ class Up(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """size: (H, W) of the result where it is not twice the input's: 2h or 2h - 1 of an input of h rows."""
-        x = upsample_nearest(x, self.one)
-        if size is not None and size != (x.shape[1], x.shape[2]):
-            x = x[:, : size[0], : size[1]]
-        return self.conv(x)
+        n, h, w, c = x.shape
+        height, width = size or (2 * h, 2 * w)
+        if self.conv.by_rows((n, height, width, c)):
+            return self.conv.of_rows(
+                RowImage((n, height, width, c), lambda first, end: self._rows(x, first, end, width))
+            )
+        y = upsample_nearest(x, self.one)
+        return self.conv(y if (height, width) == (2 * h, 2 * w) else y[:, :height, :width])
+
+    def _rows(self, x: Tensor, first: int, end: int, width: int) -> Tensor:
+        """Some rows of the enlarged image, and its first `width` columns."""
+        source = first // 2
+        y = upsample_nearest(part(x, 1, source, -(-end // 2) - source), self.one)
+        return part(part(y, 1, first - 2 * source, end - first), 2, 0, width)
