@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,8 +83,16 @@ def reset_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def write_pipeline(folder: Path) -> None:
-    """Random networks of the published configuration, one after the other."""
+SMALL = {  # a UNet of the same inputs
+    "block_out_channels": (32, 64),
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    "layers_per_block": 1,
+}
+
+
+def write_pipeline(folder: Path, unet: Mapping[str, Any]) -> None:
+    """Random networks of the published configuration, but for what is said of the UNet; one after the other."""
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -101,7 +110,7 @@ def write_pipeline(folder: Path) -> None:
         eos_token_id=tokenizer.eos_token_id,
     )
     pipeline = StableDiffusionPipeline(
-        unet=UNet2DConditionModel(sample_size=64, cross_attention_dim=768),  # diffusers' defaults are SD 1.5's
+        unet=UNet2DConditionModel(sample_size=64, cross_attention_dim=768, **unet),  # diffusers' defaults are SD 1.5's
         vae=AutoencoderKL(
             block_out_channels=(128, 256, 512, 512),
             down_block_types=("DownEncoderBlock2D",) * 4,
@@ -127,12 +136,14 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--precision", default="w8a8")
     parser.add_argument("--unet-only", action="store_true", help="take embeddings and no other network along")
+    parser.add_argument("--small-unet", action="store_true", help="measure the networks around the UNet alone")
     arguments = parser.parse_args()
-    source, target = arguments.folder / "sd15", arguments.folder / f"sd15-{arguments.precision}"
+    name = "around" if arguments.small_unet else "sd15"
+    source, target = arguments.folder / name, arguments.folder / f"{name}-{arguments.precision}"
     arguments.folder.mkdir(parents=True, exist_ok=True)
     if not (source / "model_index.json").is_file():
         print("write the pipeline", flush=True)
-        write_pipeline(source)
+        write_pipeline(source, SMALL if arguments.small_unet else {})
         release_memory()
     for old in (target, target.with_name(f".{target.name}.partial")):  # nothing is taken from an earlier run
         shutil.rmtree(old, ignore_errors=True)

@@ -102,7 +102,7 @@ _ALL = (
     ),
 )
 METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method in _ALL})
-DEFAULT_METHOD = "tac"
+DEFAULT_METHOD = "ibc-affine"
 
 
 def find_method(name: str) -> Method:

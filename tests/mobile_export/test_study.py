@@ -102,6 +102,22 @@ def test_the_correction_helps_and_is_counted(outcomes):
     assert fixed.kept == 4 and fixed.tables == 2 and fixed.correction_bytes == 2 * 4 * 4 * 3
 
 
+def test_methods_share_what_they_ask_of_a_network_that_is_not_corrected(model, tmp_path):
+    """Held-out trajectories without a correction are the same for all; the second method only asks for its own."""
+
+    def calls(*methods):
+        network, settings = Skewed(model), StudySettings((Sampling("ddim", 4),), methods, 2, 8)
+        study(model, tmp_path / "-".join(methods), network, settings).outcomes()
+        return network.calls
+
+    alone = [calls("ptqd"), calls("d2-dpm")]
+    sampled, held, fitted = 2 * 4, 2, 6
+    # Of each step: no correction and the fit; of each but the first: on from the kept step, and on without.
+    assert alone == [2 * sampled + 4 * (held + fitted) + 3 * held] * 2
+    shared = 4 * held + fitted  # the start, and every held-out step without a correction
+    assert calls("ptqd", "d2-dpm") == sum(alone) - sampled - shared
+
+
 def test_calibration_and_evaluation_share_no_noise(model, folder, monkeypatch):
     """Of all noise that a study draws, no sample of one stream is one of the other's."""
     drawn = {CALIBRATION: set(), EVALUATION: set()}
