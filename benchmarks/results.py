@@ -3,9 +3,9 @@
     python benchmarks/results.py build/results --only emoji32-ddim-20
 
 A study is a model on a sampler, at w8a8 and w4a8, on the exported `.pte`: corrections side by side on the same held-out
-seeds. DDIM in 50 steps has every rival at every setting, the oracle, and the same network with weights rounded plainly
-to nearest; the other samplers have the rivals as published. Studies run side by side, each in a process of one thread.
-What was measured before is taken over, so that an interrupted run goes on.
+seeds. DDIM in 50 steps has the same network with weights rounded plainly to nearest beside it, and further studies: the
+rivals at other settings with an oracle, and variants of our own. Studies run side by side, each in a process of one
+thread. What was measured before is taken over, so that an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -39,16 +39,17 @@ SEEDS = 128
 MAIN = Sampling("ddim", 50)
 OTHERS = tuple(Sampling(*each) for each in (("ddim", 20), ("ddim-eta1", 50), ("dpmpp-2m", 20), ("ddim", 100)))
 RIVALS = ("ptqd", "d2-dpm")
-EVERY = ("tac", "ibc", "affine", *RIVALS, "ptqd/gated", "d2-dpm/gated", ORACLE)
+FORMS = (DEFAULT_METHOD, "tac", "affine", *RIVALS)
+LIMITS = (DEFAULT_METHOD, "ibc", *RIVALS, "ptqd/gated", "d2-dpm/gated", ORACLE)
 VARIANTS = (
-    *("tac", "tac/tuned", "tac/free", "tac-paired", "tac-lsq", "tac-std", "ner", "ibc", "ibc-affine"),
-    *("input-gain", "input-affine", "input-affine-ner", "affine", "affine/tuned", "affine/free", "affine/paired"),
+    *(DEFAULT_METHOD, f"{DEFAULT_METHOD}/tuned", f"{DEFAULT_METHOD}/free", f"{DEFAULT_METHOD}/paired"),
+    *("tac", "tac/tuned", "tac-paired", "tac-lsq", "tac-std", "ner", "input-gain", "input-affine", "input-affine-ner"),
 )
 
 
 @dataclass(frozen=True)
 class Table:
-    """One study. name: its place in docs/corrections.md; folder: of what it measures, which two may share."""
+    """One study. name: its place in docs/corrections.md; folder: of what it measures, which some share, in turn."""
 
     name: str
     folder: str
@@ -56,6 +57,7 @@ class Table:
     sampling: Sampling
     methods: tuple[str, ...]
     baseline: bool = False
+    turn: int = 0
 
 
 def tables() -> tuple[Table, ...]:
@@ -63,10 +65,12 @@ def tables() -> tuple[Table, ...]:
     for sampling in (MAIN, *OTHERS):
         for model in MODELS:
             name, main = f"{model}-{sampling.sampler}-{sampling.steps}", sampling == MAIN
-            methods = EVERY if main else (DEFAULT_METHOD, *RIVALS)
+            methods = FORMS if main else (DEFAULT_METHOD, *RIVALS)
             found.append(Table(name, name, model, sampling, methods, main))
-    for model in MODELS:
-        found.append(Table(f"{model}-variants", f"{model}-{MAIN.sampler}-{MAIN.steps}", model, MAIN, VARIANTS))
+    for turn, (kind, methods) in enumerate((("limits", LIMITS), ("variants", VARIANTS)), 1):
+        for model in MODELS:
+            place = f"{model}-{MAIN.sampler}-{MAIN.steps}"
+            found.append(Table(f"{model}-{kind}", place, model, MAIN, methods, turn=turn))
     return tuple(found)
 
 
@@ -84,7 +88,9 @@ def main() -> None:
     known = {table.name: table for table in tables()}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="for bundles, what was measured, and pictures")
-    parser.add_argument("--only", nargs="+", choices=list(known), default=list(known), help="some of the tables")
+    parser.add_argument(
+        "--only", nargs="+", choices=list(known), default=list(known), help="some of the tables, and a summary of these"
+    )
     parser.add_argument("--methods", nargs="+", help="some of the methods; nothing is written into the documents")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="studies side by side")
     arguments = parser.parse_args()
@@ -95,8 +101,8 @@ def main() -> None:
     with ProcessPoolExecutor(arguments.workers, get_context("spawn"), initializer=one_thread) as pool:
         for made in [pool.submit(make_bundles, arguments.folder, m) for m in sorted({table.model for table in chosen})]:
             made.result()
-        for own in (True, False):  # those that take over what others measured come after them
-            now = [table for table in chosen if (table.name == table.folder) == own]
+        for turn in sorted({table.turn for table in chosen}):
+            now = [table for table in chosen if table.turn == turn]
             waiting = {pool.submit(measure, arguments.folder, t, arguments.methods or t.methods): t for t in now}
             for ready in as_completed(waiting):
                 table, (study, seconds) = waiting[ready], ready.result()
@@ -106,8 +112,9 @@ def main() -> None:
                     publish(arguments.folder, table, study)
                 else:
                     print(study.text, flush=True)
-    if arguments.methods is None and set(found) == set(known):
-        write_into(RESULTS, "summary", summary({t.name: (t, found[t.name]) for t in known.values() if compared(t)}))
+    beside = {t.name: (t, found[t.name]) for t in chosen if t.turn == 0}
+    if beside and arguments.methods is None:
+        write_into(RESULTS, "summary", summary(beside))
     print(f"{len(found)} studies in {(time.monotonic() - started) / 60:.0f} minutes, {arguments.workers} workers")
 
 
@@ -136,9 +143,8 @@ def measure(folder: Path, table: Table, methods: tuple[str, ...]) -> tuple[Bundl
     started, bundles = time.monotonic(), [Bundle.open(folder / f"{table.model}-{each}") for each in PRECISIONS]
     baseline = Bundle.open(folder / f"{table.model}-{BASELINE}") if table.baseline else None
     settings = StudySettings((table.sampling,), tuple(methods), SEEDS)
-    default = DEFAULT_METHOD if DEFAULT_METHOD in settings.methods else settings.methods[-1]
     place, progress = folder / f"{table.folder}.study", Lines(table.name)
-    found = bundle_study(bundles, ("executorch",), settings, place, default, baseline=baseline, progress=progress)
+    found = bundle_study(bundles, ("executorch",), settings, place, baseline=baseline, progress=progress)
     return found, time.monotonic() - started
 
 
@@ -149,11 +155,6 @@ def publish(folder: Path, table: Table, study: BundleStudy) -> None:
         for precision in PRECISIONS:
             (picture,) = (folder / f"{table.folder}.study").glob(f"{kind}-{table.model}-{precision}--*.png")
             shutil.copyfile(picture, PICTURES / f"{kind}-{table.model}-{precision}.png")
-
-
-def compared(table: Table) -> bool:
-    """Whether it has the default and the rivals."""
-    return {DEFAULT_METHOD, *RIVALS} <= set(table.methods)
 
 
 def summary(studies: Mapping[str, tuple[Table, BundleStudy]]) -> str:

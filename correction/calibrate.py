@@ -9,7 +9,9 @@ Per step, with x the reference's sample and x̂ the quantized one's (both from t
     4. go on from the next x and the next x̂ of what was kept
 
 The judge is the sample after the step, since a gain that makes the model output better can make the trajectory worse.
-If the whole correction does not bring held-out trajectories nearer to the reference at the end, it is dropped. A tuned
+If the whole correction does not bring the trajectories nearer to the reference at the end, it is dropped. That is
+asked of all samples, fitted ones included: ends differ by decibels from seed to seed, so that few held-out ones would
+drop good corrections by chance, while a few numbers a step cannot remember samples of thousands of values. A tuned
 method then searches how much of either half to apply, for the least error at the end of all trajectories.
 """
 
@@ -80,7 +82,7 @@ def calibrate(
     path = Path(state_file) if state_file is not None else None
     state = State.load(path, mark) if path is not None else None
     if state is None:
-        state = State.start(plan, noise, held)
+        state = State.start(plan, noise)
     while state.step < plan.steps:
         run.step(state)
         state.step += 1
@@ -167,11 +169,11 @@ class _Run:
         plan = replace(self.plan, sigma=state.sigma) if self.method.less_noise else self.plan
         after, y_hat = self._advance(i, x_in, m, state.history_hat, z, slice(None), plan)
         keep_input, keep_output = (bool((half.gain != 1).any() or (half.bias != 0).any()) for half in (entry, leave))
-        plain, y_plain = after[held], y_hat[held]
+        plain, y_plain = after, y_hat
         if state.corrected or keep_input or keep_output:
             state.corrected = True
-            m = self._predict(self.quantized, i, state.x_plain, held, held_only=True)
-            plain, y_plain = self._advance(i, state.x_plain, m, state.history_plain, z, held)
+            m = np.concatenate([self._predict(self.quantized, i, state.x_plain, part) for part in (fit, held)])
+            plain, y_plain = self._advance(i, state.x_plain, m, state.history_plain, z, slice(None))
 
         for name, kept in zip(NAMES, (keep_output, keep_output, keep_input, keep_input), strict=True):
             half = leave if name.startswith("output") else entry
@@ -179,7 +181,7 @@ class _Run:
             state.deviations[name][i] = deviations[name] if kept else 0.0
         state.statistics[i] = (
             *(keep_input, keep_output, errors["none"], errors["input"], errors["both"]),
-            *(error_of_samples(after[held], x_next[held]), error_of_samples(plain, x_next[held])),
+            *(error_of_samples(after, x_next), error_of_samples(plain, x_next)),
         )
         state.go_on((x_next, y), (after, y_hat), (plain, y_plain), self.plan.history)
 
@@ -188,10 +190,9 @@ class _Run:
         weight = float(self.plan.b[i] + self.plan.w[i, 0] * self.plan.q[i])  # of the model output, where not clipped
         return float(np.sqrt(max(float(self.plan.sigma[i]) ** 2 - weight**2 * variance, 0.0)))
 
-    def _predict(self, denoiser: Denoiser, i: int, x: FloatArray, part: slice, held_only: bool = False) -> FloatArray:
-        """Model outputs for the samples of `part`; x holds all samples, or the held-out ones if `held_only`."""
-        x = x if held_only else x[part]
-        rows = {name: array[part] for name, array in self.rows.items()}
+    def _predict(self, denoiser: Denoiser, i: int, x: FloatArray, part: slice) -> FloatArray:
+        """Model outputs for the samples of `part`; x holds all samples."""
+        x, rows = x[part], {name: array[part] for name, array in self.rows.items()}
         size = self.batch_size or len(x)
         outputs = [
             predict(self.plan, denoiser, i, x[k : k + size], {name: a[k : k + size] for name, a in rows.items()})

@@ -14,17 +14,17 @@ from correction.tables import Correction
 
 @dataclass(frozen=True)
 class StepStatistics:
-    """Held-out errors against the reference, in units of the sample squared.
+    """Errors against the reference, in units of the sample squared.
 
-    Each is the geometric mean over the held-out samples of their mean squared errors, that is, their mean in
-    decibels: one trajectory that turned into another picture does not outvote the rest.
+    Each is the geometric mean over samples of their mean squared errors, that is, their mean in decibels: one
+    trajectory that turned into another picture does not outvote the rest.
 
     Attributes:
         step, timestep: which step.
         kept_input, kept_output: what was kept; False is identity.
-        error_none, error_input, error_both: of the sample after this step, from the same corrected sample before it,
-            with nothing, the input correction, and both; NaN where there was no such candidate.
-        trajectory_with, trajectory_without: of the sample after this step on the trajectory corrected so far, and on
+        error_none, error_input, error_both: of held-out samples after this step, from the same corrected sample
+            before it, with nothing, the input correction, and both; NaN where there was no such candidate.
+        trajectory_with, trajectory_without: of all samples after this step, on the trajectory corrected so far, and on
             the one never corrected.
     """
 

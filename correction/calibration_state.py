@@ -31,8 +31,7 @@ class State:
     Attributes:
         step: the next step.
         corrected: has any step been corrected so far?
-        x, x_hat, x_plain: sample of the reference, of the corrected quantized trajectory, and, held-out samples only,
-            of the uncorrected one.
+        x, x_hat, x_plain: sample of the reference, of the corrected quantized trajectory, and of the uncorrected one.
         history, history_hat, history_plain: their converted outputs.
         tables, deviations: per name [T, C] float64: the correction and its standard errors.
         statistics: [T, 7] float64.
@@ -53,14 +52,14 @@ class State:
     sigma: FloatArray
 
     @staticmethod
-    def start(plan: SamplingPlan, noise: FloatArray, held: int) -> State:
-        """Before the first step; the last `held` samples are held out."""
+    def start(plan: SamplingPlan, noise: FloatArray) -> State:
+        """Before the first step."""
         x = np.float32(plan.init_sigma) * noise
         shape = (plan.steps, noise.shape[1])
         tables = {name: np.full(shape, 1.0 if name.endswith("gain") else 0.0) for name in NAMES}
         deviations = {name: np.zeros(shape) for name in NAMES}
         statistics = np.full((plan.steps, STATISTICS), np.nan)
-        return State(0, False, x, x, x[-held:], [], [], [], tables, deviations, statistics, plan.sigma.copy())
+        return State(0, False, x, x, x, [], [], [], tables, deviations, statistics, plan.sigma.copy())
 
     def go_on(
         self,

@@ -22,7 +22,7 @@ class Method:
         paired: False fits the output at the same input, e = reference(x̂ corrected); True at each one's own sample,
             e = reference(x).
         gated: keep a half only where held-out samples come nearer to the reference after the step, and the whole only
-            if they do at the end; False keeps all of it, as the rivals' papers do.
+            if all samples do at the end; False keeps all of it, as the rivals' papers do.
         less_noise: take the variance of what the output correction leaves from the fresh noise that the sampler adds
             (PTQD's variance schedule calibration); changes nothing where a sampler adds none.
         tuned: search how much of either half to apply, for the last sample (strength.py).
@@ -49,7 +49,8 @@ class Method:
     def describe(self) -> str:
         """What distinguishes this method, settings included; equal text means equal results."""
         fitted = f"input={_label(self.input)} output={_label(self.output)} paired={self.paired}"
-        return f"{fitted} gated={self.gated} less_noise={self.less_noise}{' tuned' if self.tuned else ''}"
+        gate = "by the end of all" if self.gated else "no"
+        return f"{fitted} gated={gate} less_noise={self.less_noise}{' tuned' if self.tuned else ''}"
 
 
 def _label(solver: Solver | None) -> str:

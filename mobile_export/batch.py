@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from correction import Correction, Denoiser, SamplingPlan, initial_noise, sample
 from correction.loop import OnStep
-from correction.noise import step_noises
+from correction.noise import step_noise
+
+
+@dataclass(frozen=True)
+class FreshNoise:
+    """step index -> fresh noise of some samples, (B, *shape) float32; see `correction.noise.step_noise`."""
+
+    seed: int
+    stream: str
+    samples: Sequence[int]
+    shape: tuple[int, ...]
+
+    def __call__(self, step: int) -> np.ndarray:
+        return step_noise(self.seed, self.stream, self.samples, step, self.shape)
 
 
 @dataclass(frozen=True)
 class Batch:
     """Everything a run needs besides the plan and the network.
 
-    noise: (B, C, H, W) float32; step_noise: step index -> fresh noise of the same shape;
+    noise: (B, C, H, W) float32; step_noise: fresh noise of the same samples;
     conditioning: input of the UNet -> an array with B rows, empty for an unconditional model.
     """
 
     noise: np.ndarray
-    step_noise: Callable[[int], np.ndarray]
+    step_noise: FreshNoise
     conditioning: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def rows(self, rows: slice) -> Batch:
-        """Some of the samples."""
+        """Some of the samples; no noise of the others is made for them."""
         conditioning = {name: array[rows] for name, array in self.conditioning.items()}
-        return Batch(self.noise[rows], lambda i: self.step_noise(i)[rows], conditioning)
+        fresh = replace(self.step_noise, samples=self.step_noise.samples[rows])
+        return Batch(self.noise[rows], fresh, conditioning)
 
 
 def make_batch(
@@ -39,7 +53,7 @@ def make_batch(
 ) -> Batch:
     """Sample k of a seed is the same in every batch. shape: (C, H, W); conditioning: a row for each sample."""
     noise = initial_noise(seed, stream, samples, shape)
-    return Batch(noise, step_noises(seed, stream, samples, shape), dict(conditioning or {}))
+    return Batch(noise, FreshNoise(seed, stream, samples, shape), dict(conditioning or {}))
 
 
 def run(

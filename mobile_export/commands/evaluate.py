@@ -36,7 +36,10 @@ def evaluate(
             help="Correction, as tac, d2-dpm/gated or oracle; may be repeated. Default: export's, ptqd, d2-dpm."
         ),
     ] = None,
-    default: Annotated[str, typer.Option(help="The correction that the others are compared with.")] = DEFAULT_METHOD,
+    default: Annotated[
+        str | None,
+        typer.Option(help="The correction that the others are compared with. Default: export's, else the first."),
+    ] = None,
     count: Annotated[int, typer.Option("-n", help="Held-out seeds; Fréchet distances need 128.")] = 64,
     calibration_samples: Annotated[int, typer.Option(help="Trajectories each correction is solved on.")] = 48,
     seed: Annotated[int, typer.Option(help="Of all noise.")] = 0,

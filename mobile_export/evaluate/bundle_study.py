@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from correction import CheckFailed, UsageError
-from correction.methods import DEFAULT_METHOD
 from correction.schedulers import make_plan
 from mobile_export.bundle import Bundle
 from mobile_export.evaluate.bundle_evaluation import bundle_subjects
@@ -48,7 +47,7 @@ def bundle_study(
     targets: Sequence[str],
     settings: StudySettings,
     folder: Path,
-    default: str = DEFAULT_METHOD,
+    default: str | None = None,
     source: str | None = None,
     real: Path | None = None,
     baseline: Bundle | None = None,
@@ -57,14 +56,15 @@ def bundle_study(
 ) -> BundleStudy:
     """Compare the corrections of `settings` on parts of bundles of one model; write comparison.md and pictures.
 
-    targets: whose parts, by default all; source: the reference, by default where the bundles came from; real: feature
+    targets: whose parts, by default all; default: the correction that others are compared with, by default
+    `settings.usual`; source: the reference, by default where the bundles came from; real: feature
     statistics of real pictures, or a folder of pictures, by default what the model's own folder has; features: what
     Fréchet distances are of, by default ResNet-56's; baseline: another bundle of the model, whose first part without
     correction opens every table under the name of its folder, and whose gap to the reference is what is closed. Raises
     UsageError for bundles of two models, guidances or prompts, and for a default that is not compared; CheckFailed
     when the reference is another model.
     """
-    progress = progress or Progress()
+    progress, default = progress or Progress(), default or settings.usual
     if default not in settings.methods:
         raise UsageError(f"the default {default!r} is not among the methods: {', '.join(settings.methods)}")
     model = load_model(source or bundles[0].manifest["model"]["source"])

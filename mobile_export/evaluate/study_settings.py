@@ -67,6 +67,11 @@ class StudySettings:
         rest = tuple(dict.fromkeys(name for name in self.methods if name != "none"))
         object.__setattr__(self, "methods", ("none", *rest))
 
+    @property
+    def usual(self) -> str:
+        """The default of an export where it is compared, else the first correction that is, else "none"."""
+        return DEFAULT_METHOD if DEFAULT_METHOD in self.methods else [*self.methods, "none"][1]
+
 
 def method_of(name: str) -> Method:
     """The method of that name; the oracle's is affine at both ends, not gated."""
