@@ -2,10 +2,10 @@
 
     python benchmarks/results.py build/results --only emoji32-ddim-20
 
-A study is a model on a sampler, at w8a8 and w4a8, on the exported `.pte`: corrections side by side on the same held-out
-seeds. DDIM in 50 steps has the same network with weights rounded plainly to nearest beside it, and further studies: the
-rivals at other settings with an oracle, and variants of our own. Studies run side by side, each in a process of one
-thread. What was measured before is taken over, so that an interrupted run goes on.
+A study is a model on a sampler, at w8a8 and w4a8, on the exported `.pte`: corrections side by side on the same held-
+out seeds. DDIM in 50 steps has the rivals at other settings, too, an oracle, the same network with weights rounded
+plainly to nearest beside it, and a second study of variants of our own. Studies run side by side, each in a process
+of one thread. What was measured before is taken over, so that an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -39,11 +39,10 @@ SEEDS = 128
 MAIN = Sampling("ddim", 50)
 OTHERS = tuple(Sampling(*each) for each in (("ddim", 20), ("ddim-eta1", 50), ("dpmpp-2m", 20), ("ddim", 100)))
 RIVALS = ("ptqd", "d2-dpm")
-FORMS = (DEFAULT_METHOD, "tac", "affine", *RIVALS)
-LIMITS = (DEFAULT_METHOD, "ibc", *RIVALS, "ptqd/gated", "d2-dpm/gated", ORACLE)
+EVERY = (DEFAULT_METHOD, "ibc", "ibc-affine", "affine", *RIVALS, "ptqd/gated", "d2-dpm/gated", ORACLE)
 VARIANTS = (
-    *(DEFAULT_METHOD, f"{DEFAULT_METHOD}/tuned", f"{DEFAULT_METHOD}/free", f"{DEFAULT_METHOD}/paired"),
-    *("tac", "tac/tuned", "tac-paired", "tac-lsq", "tac-std", "ner", "input-gain", "input-affine", "input-affine-ner"),
+    *(DEFAULT_METHOD, "tac/tuned", "tac/free", "tac-paired", "tac-lsq", "tac-std", "ner", "ibc-affine"),
+    *("input-gain", "input-affine", "input-affine-ner", "affine", "affine/tuned"),
 )
 
 
@@ -65,12 +64,11 @@ def tables() -> tuple[Table, ...]:
     for sampling in (MAIN, *OTHERS):
         for model in MODELS:
             name, main = f"{model}-{sampling.sampler}-{sampling.steps}", sampling == MAIN
-            methods = FORMS if main else (DEFAULT_METHOD, *RIVALS)
+            methods = EVERY if main else (DEFAULT_METHOD, *RIVALS)
             found.append(Table(name, name, model, sampling, methods, main))
-    for turn, (kind, methods) in enumerate((("limits", LIMITS), ("variants", VARIANTS)), 1):
-        for model in MODELS:
-            place = f"{model}-{MAIN.sampler}-{MAIN.steps}"
-            found.append(Table(f"{model}-{kind}", place, model, MAIN, methods, turn=turn))
+    for model in MODELS:
+        place = f"{model}-{MAIN.sampler}-{MAIN.steps}"
+        found.append(Table(f"{model}-variants", place, model, MAIN, VARIANTS, turn=1))
     return tuple(found)
 
 
