@@ -103,7 +103,7 @@ def test_the_correction_helps_and_is_counted(outcomes):
 
 
 def test_methods_share_what_they_ask_of_a_network_that_is_not_corrected(model, tmp_path):
-    """Held-out trajectories without a correction are the same for all; the second method only asks for its own."""
+    """Trajectories without a correction are the same for all; the second method only asks for its own."""
 
     def calls(*methods):
         network, settings = Skewed(model), StudySettings((Sampling("ddim", 4),), methods, 2, 8)
@@ -111,11 +111,11 @@ def test_methods_share_what_they_ask_of_a_network_that_is_not_corrected(model, t
         return network.calls
 
     alone = [calls("ptqd"), calls("d2-dpm")]
-    sampled, held, fitted = 2 * 4, 2, 6
-    # Of each step: no correction and the fit; of each but the first: on from the kept step, and on without.
-    assert alone == [2 * sampled + 4 * (held + fitted) + 3 * held] * 2
-    shared = 4 * held + fitted  # the start, and every held-out step without a correction
-    assert calls("ptqd", "d2-dpm") == sum(alone) - sampled - shared
+    judged, calibrated = 2 * 4, 8
+    # Of each step: on the corrected trajectories; of each but the first: on those without a correction.
+    assert alone == [2 * judged + 4 * calibrated + 3 * calibrated] * 2
+    shared = calibrated + 3 * calibrated  # the start, and every step without a correction
+    assert calls("ptqd", "d2-dpm") == sum(alone) - judged - shared
 
 
 def test_calibration_and_evaluation_share_no_noise(model, folder, monkeypatch):
