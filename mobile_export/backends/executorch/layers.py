@@ -81,7 +81,7 @@ class MatrixProduct(ObservedLayer):
 
     def joined(self, parts: Sequence[Tensor]) -> Tensor:
         """The layer's output from its pieces in order."""
-        return self.rounded("output", self.output, joined(parts, 1))
+        return self.rounded("output", self.output, joined(parts, 1, self.output))
 
     def _affine(self, x: Tensor) -> Tensor:
         if not self.weight_only:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -20,15 +20,18 @@ def part(x: Tensor, axis: int, first: int, count: int) -> Tensor:
     return x if count == x.shape[axis] else x.narrow(axis, first, count)
 
 
-def joined(parts: Sequence[Tensor], axis: int) -> Tensor:
+def joined(parts: Sequence[Tensor], axis: int, keep: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """Concatenation in a tree of operations as the delegate has them; a part alone is itself, the delegate has no copy.
 
-    Left to the delegate, many parts become a chain in which the first are copied again and again.
+    Left to the delegate, many parts become a chain in which the first are copied again and again. keep: says of what is
+    between two operations that it is on the parts' grid, where they have one.
     """
     parts = list(parts)
     while len(parts) > 1:
         groups = [parts[first : first + AT_ONCE] for first in range(0, len(parts), AT_ONCE)]
         parts = [torch.cat(group, axis) if len(group) > 1 else group[0] for group in groups]
+        if keep is not None and len(parts) > 1:
+            parts = [keep(each) for each in parts]
     return parts[0]
 
 
