@@ -171,18 +171,21 @@ class ChannelsLast(nn.Module):
         return self.second(attend(y, y * 0.5, y * 2.0, 2).reshape(n, h, w, c)).permute(0, 3, 1, 2)
 
 
-@pytest.mark.parametrize(("recipe", "stride"), [("float", 2), ("w8a8", 1), ("w8a16", 2)])
+@pytest.mark.parametrize(
+    ("recipe", "stride", "rows"), [("float", 2, 4), ("w8a8", 1, 4), ("w8a8", 1, 7), ("w8a16", 2, 4), ("w8a16", 1, 7)]
+)
 @torch.no_grad()
-def test_one_delegate_holds_all_pieces(recipe, stride, monkeypatch):
+def test_one_delegate_holds_all_pieces(recipe, stride, rows, monkeypatch):
+    """Seven are more than are joined in one operation."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = Network(stride).eval()
-    x = image(1, 8, 4, 4)
+    x = image(1, 8, rows, 4)
     table = {} if recipe == "float" else quantized(network, {"x": x}, recipe).layers
     form = ChannelsLast(network, table).eval()
     whole = form(x)
     monkeypatch.setattr(pieces, "MOST_VALUES", 2 * 9 * 8)  # a row of 2 pixels: 9 taps of 8 channels for each
-    assert _pieces(form, x) == [[1, 1, 1, 1], [1] * (4 // stride)]
+    assert _pieces(form, x) == [[1] * rows, [1] * (rows // stride)]
     eager = form(x)
     program = lower(form, (x,))
     (ours,) = LoadedProgram(program.data, recipe)(x)
