@@ -2,8 +2,8 @@
 
     python benchmarks/results.py build/results --only emoji32-ddim-20
 
-A study is a model on a sampler, at w8a8 and w4a8, on the exported `.pte`: corrections side by side on the same held-
-out seeds. DDIM in 50 steps has the rivals at other settings, too, an oracle, the same network with weights rounded
+A study is a model on a sampler, at w8a8 and w4a8, on the exported `.pte`: corrections side by side on the same
+held-out seeds. DDIM in 50 steps has the rivals at other settings, too, an oracle, the same network with weights rounded
 plainly to nearest beside it, and a second study of variants of our own. Studies run side by side, each in a process
 of one thread. What was measured before is taken over, so that an interrupted run goes on.
 """

@@ -33,12 +33,14 @@ def evaluate(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help="Correction, as tac, d2-dpm/gated or oracle; may be repeated. Default: export's, ptqd, d2-dpm."
+            help=f"Correction, as tac, d2-dpm/gated or oracle; may be repeated. Default: {', '.join(DEFAULT_METHODS)}."
         ),
     ] = None,
     default: Annotated[
         str | None,
-        typer.Option(help="The correction that the others are compared with. Default: export's, else the first."),
+        typer.Option(
+            help=f"The correction that the others are compared with. Default: {DEFAULT_METHOD}, else the first."
+        ),
     ] = None,
     count: Annotated[int, typer.Option("-n", help="Held-out seeds; Fréchet distances need 128.")] = 64,
     calibration_samples: Annotated[int, typer.Option(help="Trajectories each correction is solved on.")] = 48,

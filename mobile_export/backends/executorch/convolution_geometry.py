@@ -72,8 +72,9 @@ class ConvolutionGeometry:
 
 
 def _part(x: Tensor, dimension: int, first: int, count: int, keep: Callable[[Tensor], Tensor]) -> Tensor:
-    """`pieces.part`, kept."""
-    return x if count == x.shape[dimension] else keep(part(x, dimension, first, count))
+    """`pieces.part`, kept where it is not x itself."""
+    found = part(x, dimension, first, count)
+    return x if found is x else keep(found)
 
 
 def as_matrix(weight: Tensor) -> Tensor:
