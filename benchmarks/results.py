@@ -64,7 +64,7 @@ def tables() -> tuple[Table, ...]:
     for sampling in (MAIN, *OTHERS):
         for model in MODELS:
             name, main = f"{model}-{sampling.sampler}-{sampling.steps}", sampling == MAIN
-            methods = EVERY if main else (DEFAULT_METHOD, *RIVALS)
+            methods = EVERY if main else (DEFAULT_METHOD, "affine", *RIVALS)
             found.append(Table(name, name, model, sampling, methods, main))
     for model in MODELS:
         place = f"{model}-{MAIN.sampler}-{MAIN.steps}"
