@@ -20,6 +20,10 @@ class Interval:
     low: float
     high: float
 
+    def scaled(self, factor: float) -> Interval:
+        """In other units; factor: above 0."""
+        return Interval(factor * self.mean, factor * self.low, factor * self.high)
+
 
 def psnr(a: np.ndarray, b: np.ndarray, peak: float = IMAGE_PEAK) -> np.ndarray:
     """Peak signal-to-noise ratio of each row in dB, at most 200. a, b: (N, …) floats of equal shape.

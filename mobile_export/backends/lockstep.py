@@ -2,7 +2,7 @@
 
 One flipped rounding of an 8-bit activation grows into percents downstream, in any two runs of the
 same arithmetic, so free-running outputs say little. Here eager PyTorch computes each stretch between
-two quantizations from the artifact's own values: codes must be equal or one step apart.
+two quantizations from the artifact's own values: what comes out must be equal or one step apart.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def follow(model: nn.Module, run: Callable[[], Tensor], output: Tensor, taps: Ma
         if theirs.shape != value.shape:
             shapes = f"{tuple(theirs.shape)}, the model's {tuple(value.shape)}"
             raise CheckFailed(f"the artifact's value of {point} has shape {shapes}")
-        step = (grid.codes(value).int() - grid.codes(theirs).int()).abs()
+        step = (grid.steps(value) - grid.steps(theirs)).abs()
         points += 1
         codes += step.numel()
         flipped += int((step > 0).sum())

@@ -25,7 +25,7 @@ class Comparison:
     psnr: dB, images against the reference's; gain: paired difference to no correction; ahead: paired difference of the
     default method to this one, above 0 where the default is better, None for the default itself. ssim: mean, None
     for tiny images. to_real, to_reference: Fréchet distances, None with too few seeds, or where no real pictures
-    are known; nearer: paired, by how much less the default method's distance to real pictures is. closed: share of the
+    are known; excess: paired, in percent, by how much to_real is above the reference's own; nearer: paired, by how much less the default method's distance to real pictures is. closed: share of the
     gap to real pictures, between the baseline and the reference, that is closed; None where there is no gap.
     over_baseline: paired difference of psnr to the baseline, None without one; the gap's baseline is then the same
     network without correction. mean_drift, std_ratio: of the sample after the last step, the worst channel's.
@@ -39,6 +39,7 @@ class Comparison:
     over_baseline: Interval | None
     ssim: float | None
     to_real: Interval | None
+    excess: Interval | None
     to_reference: Interval | None
     nearer: Interval | None
     closed: float | None
@@ -90,12 +91,13 @@ def _comparison(
     real: FeatureStatistics | None,
 ) -> Comparison:
     enough = len(outcome.psnr) >= enough_for(outcome.features.shape[1])
-    closed = None
+    closed = excess = None
     if enough and real is not None:
         ours, ideal, before = (
             frechet_distance(FeatureStatistics.of(each.features), real) for each in (outcome, exact, base)
         )
         closed = (before - ours) / (before - ideal) if before > ideal else None
+        excess = distance_difference(outcome.features, exact.features, real).scaled(100 / ideal)
     last = outcome.std_ratio[-1]
     return Comparison(
         key=key,
@@ -105,6 +107,7 @@ def _comparison(
         over_baseline=bootstrap(outcome.psnr - base.psnr),
         ssim=None if np.isnan(outcome.ssim).any() else float(outcome.ssim.mean()),
         to_real=distance_interval(outcome.features, real) if enough and real is not None else None,
+        excess=excess,
         to_reference=distance_interval(outcome.features, exact.features) if enough else None,
         nearer=None if usual is None else _nearer(outcome, usual, real),
         closed=closed,

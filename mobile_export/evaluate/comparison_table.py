@@ -15,8 +15,8 @@ from mobile_export.metrics import Interval
 
 _COLUMNS = (
     "correction", "image PSNR (dB)", "gain (dB)", "default ahead by (dB)", "SSIM", "Fréchet to real",
-    "default nearer by", "Fréchet to reference", "output SNR (dB)", "sample SNR (dB)", "mean drift", "std ratio",
-    "steps", "bytes",
+    "over the reference", "default nearer by", "Fréchet to reference", "output SNR (dB)", "sample SNR (dB)",
+    "mean drift", "std ratio", "steps", "bytes",
 )  # fmt: skip
 
 
@@ -80,6 +80,7 @@ def _cells(row: Comparison, default: str, baseline: str | None) -> list[str]:
         "" if row.ahead is None else ahead(row.ahead, 2),
         "" if row.ssim is None else f"{row.ssim:.3f}",
         "" if row.to_real is None else _interval(row.to_real, 3) + _closed(row, baseline),
+        "" if row.excess is None else over_reference(row.excess),
         "" if row.nearer is None else ahead(row.nearer, 3),
         "" if row.to_reference is None else _interval(row.to_reference, 4),
         f"{row.output_snr:.1f}",
@@ -89,6 +90,11 @@ def _cells(row: Comparison, default: str, baseline: str | None) -> list[str]:
         str(row.kept),
         f"{row.correction_bytes:,}",
     ]
+
+
+def over_reference(excess: Interval) -> str:
+    """A Fréchet distance above the reference's own, with the unit."""
+    return f"{excess.mean:+.1f} % ({excess.low:+.1f} to {excess.high:+.1f})"
 
 
 def ahead(value: Interval, digits: int) -> str:

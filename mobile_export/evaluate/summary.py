@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mobile_export.evaluate.bundle_study import BundleStudy
-from mobile_export.evaluate.comparison_table import ahead, line
+from mobile_export.evaluate.comparison_table import ahead, line, over_reference
 from mobile_export.evaluate.outcome import OutcomeKey
 from mobile_export.evaluate.study_settings import Sampling
 
@@ -33,6 +33,6 @@ def summary_row(study: BundleStudy, network: str, sampling: Sampling, default: s
     if exact is None or plain.to_real is None or ours.to_real is None:
         return line([*cells, *[""] * (5 + len(rivals))])
     cells += [f"{value.mean:.3f}" for value in (exact, plain.to_real, ours.to_real)]
-    cells.append(f"{100 * (ours.to_real.mean / exact.mean - 1):+.1f} %")
+    cells.append("" if ours.excess is None else over_reference(ours.excess))
     nearer = [rows[each].nearer for each in ("none", *rivals)]
     return line([*cells, *("" if each is None else ahead(each, 3) for each in nearer)])

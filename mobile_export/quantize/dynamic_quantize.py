@@ -25,9 +25,13 @@ class RowCodes(NamedTuple):
     scale: Tensor
     zero_point: Tensor
 
+    def from_zero(self) -> Tensor:
+        """(..., K) float32 whole numbers: steps from the code of zero."""
+        return self.codes.float() - self.zero_point
+
     def dequantize(self) -> Tensor:
         """(..., K) float32."""
-        return (self.codes.float() - self.zero_point) * self.scale
+        return self.from_zero() * self.scale
 
 
 def row_codes(x: Tensor) -> RowCodes:
@@ -47,16 +51,26 @@ def row_codes(x: Tensor) -> RowCodes:
 
 
 class DynamicQuantize(Quantize):
-    """Rounds the input of a linear layer, (..., K) float32: each row on its own grid."""
+    """Rounds (..., K) float32, each row on its own grid: the input of a linear layer.
+
+    Its steps are counted from zero's code. That is rounded, too: where it could go either way, all codes of the row
+    go with it, while what they stand for stays.
+    """
+
+    def rounded(self, x: Tensor) -> RowCodes:
+        return row_codes(x)
 
     def codes(self, x: Tensor) -> Tensor:
-        return row_codes(x).codes
+        return self.rounded(x).codes
+
+    def steps(self, x: Tensor) -> Tensor:
+        return self.rounded(x).from_zero().int()
 
     def forward(self, x: Tensor) -> Tensor:
-        return row_codes(x).dequantize()
+        return self.rounded(x).dequantize()
 
 
-class WindowQuantize(Quantize):
+class WindowQuantize(DynamicQuantize):
     """Rounds the input of a convolution, (N, I, H, W) float32, in windows of one kernel row.
 
     A window holds what one output takes from one row of the image: k pixels of all channels, zeros of the border
@@ -68,13 +82,13 @@ class WindowQuantize(Quantize):
         self.kernel, self.stride = layer.kernel_size, layer.stride
         self.padding = tuple(int(p) for p in layer.padding)
 
-    def codes(self, x: Tensor) -> Tensor:
-        """(N, H + border, W', I * k) int8."""
-        return row_codes(self._windows(x)).codes
+    def rounded(self, x: Tensor) -> RowCodes:
+        """(N, H + border, W', I * k)."""
+        return row_codes(self._windows(x))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, I * k, H + border, W'): windows as channels, so that what is left is a convolution along H alone."""
-        return row_codes(self._windows(x)).dequantize().permute(0, 3, 1, 2)
+        return super().forward(x).permute(0, 3, 1, 2)
 
     def convolve(self, windows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """The convolution of the image that `windows` came from. weight: (O, I, k, k) -> (N, O, H', W')."""

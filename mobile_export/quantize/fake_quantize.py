@@ -22,6 +22,10 @@ class Quantize(nn.Module, ABC):
     def codes(self, x: Tensor) -> Tensor:
         """int8 codes of `x`."""
 
+    def steps(self, x: Tensor) -> Tensor:
+        """int32, same shape as the codes: how many steps from one place, the same for any rounding of `x`."""
+        return self.codes(x).int()
+
 
 class FakeQuantize(Quantize):
     """Rounds a float32 tensor of any shape to its 8-bit grid: dequantize(quantize(x))."""

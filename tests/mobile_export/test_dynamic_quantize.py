@@ -66,6 +66,20 @@ def test_rows_of_zeros_have_a_grid():
     assert codes.scale.isfinite().all()
 
 
+def test_steps_are_counted_from_zero_whose_code_may_go_either_way():
+    """Where zero's code is half a step from two, rounding errors move all codes of the row, not what they stand for."""
+    x = torch.tensor([[-100.5, -3.2, 0.0, 0.4, 20.1, 154.5]])
+    near = x * (1 + 1e-6 * random(10_000, 6))
+    quantize = DynamicQuantize()
+    apart = (quantize.codes(near).int() - quantize.codes(x).int()).abs()
+    steps = (quantize.steps(near) - quantize.steps(x)).abs()
+    assert int(apart[:, 1:5].max()) == 1
+    assert int(steps[:, 1:5].max()) == 0
+    assert int(steps.max()) == 1
+    pixels = x[:, :, None, None]
+    assert torch.equal(WindowQuantize(nn.Conv2d(6, 1, 1)).steps(pixels).reshape(x.shape), quantize.steps(x))
+
+
 @pytest.fixture(scope="module")
 def identity():
     """A program that returns its rounded input: the product with the unit matrix."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import gc
 import logging
 import types
@@ -57,7 +58,8 @@ def lower(network: nn.Module, inputs: tuple[Tensor, ...], shortcuts: bool = True
     """`network` for these input shapes, as an ExecuTorch program with everything in XNNPACK that can be.
 
     shortcuts: skip delegate passes that have nothing to do in this graph, share provenance records and tensors instead
-    of copying them, keep dependencies as bits; the bytes are the same either way (a test compares them).
+    of copying them, keep dependencies as bits, search what is new alone for garbage; the bytes are the same either way
+    (a test compares them).
     into: a file to write instead of keeping its bytes, which are then empty in the result: one copy of all weights less
     in memory.
     """
@@ -128,6 +130,7 @@ def _fast() -> Iterator[None]:
     import executorch.backends.xnnpack._passes as passes
     import executorch.exir.backend.backend_api as backend_api
     import executorch.exir.backend.canonical_partitioners.group_partitioner as group_partitioner
+    import torch._export.utils as export_operators
     import torch.fx.passes.infra.partitioner as partitioner
     import torch.fx.traceback as traceback
 
@@ -144,20 +147,24 @@ def _fast() -> Iterator[None]:
         gc.collect()
         return transform(program, *pass_list, **options)
 
+    register_once = functools.cache(export_operators._materialize_cpp_cia_ops)
     patches: list[tuple[Any, str, Any]] = [
         (passes, "_transform", transform_if_needed),
         (traceback, "copy", types.SimpleNamespace(copy=copy.copy, deepcopy=list)),  # lists of immutable records
         (backend_api, "copy", types.SimpleNamespace(deepcopy=_copy_without_tensors)),
         (group_partitioner, "_DependencyViewer", Dependencies),
         (partitioner, "_DependencyViewer", Dependencies),
+        (export_operators, "_materialize_cpp_cia_ops", register_once),
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in patches]
     for module, name, value in patches:
         setattr(module, name, value)
     gc.disable()
+    gc.freeze()  # what was there before lowering is not searched for garbage at every pass
     try:
         yield
     finally:
+        gc.unfreeze()
         for module, name, value in before:
             setattr(module, name, value)
         if collecting:
