@@ -38,7 +38,7 @@ scale: env ## Export a model of the size of Stable Diffusion 1.5; takes 12 GB of
 test: test-python test-android test-ios test-arm apk ## Run every suite; what needs tools that cannot be had here is skipped, loudly
 
 test-python: $(VENV)/.installed-test ## Run the Python tests; ARGS is passed on: make test-python ARGS="-k plan -x"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --durations=30 $(ARGS)
 
 test-android: $(VENV)/.installed-test ## Test the Kotlin core, also on a real program; BUNDLES=build/emoji32-w8a8 draws with it
 	PYTHON=$(CURDIR)/$(BIN)/python OMP_NUM_THREADS=1 android_demo/test.sh $(BUNDLES)
