@@ -28,7 +28,7 @@ pictures: env ## Draw the pictures of the README again, from the bundle that mak
 
 results: env ## Compare the corrections for docs/results.md, from nothing; takes hours, and goes on where it was interrupted
 	$(BIN)/python benchmarks/results.py build/results
-	$(BIN)/python benchmarks/calibration_size.py build/results/digits28-w4a8 build/results/calibration
+	$(BIN)/python benchmarks/calibration_size.py build/results/digits28-w8a8 build/results/calibration
 	$(BIN)/python benchmarks/element_bias.py build/results/emoji32-w4a8 build/results/digits28-w4a8
 
 scale: env ## Export a model of the size of Stable Diffusion 1.5; takes 12 GB of disk, 12 GB of memory and hours

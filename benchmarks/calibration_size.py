@@ -1,6 +1,6 @@
 """How many trajectories a correction needs: `make results`.
 
-    python benchmarks/calibration_size.py build/results/digits28-w4a8 build/results/calibration
+    python benchmarks/calibration_size.py build/results/digits28-w8a8 build/results/calibration
 
 Solves the default correction of a bundle's `.pte` on 8, 16, … 512 trajectories and judges each on the same held-out
 seeds. What was measured before is taken over. The table goes into docs/results.md, too.
@@ -23,7 +23,7 @@ from mobile_export.terminal import TerminalProgress
 
 DOCUMENT, PLACE = Path("docs/results.md"), "calibration-size"
 COUNTS = (8, 16, 32, 64, 128, 256, 512)
-SEEDS, SAMPLING, METHOD = 64, Sampling("ddim", 50), DEFAULT_METHOD
+SEEDS, SAMPLING, METHOD = 128, Sampling("ddim", 20), DEFAULT_METHOD
 
 
 def main() -> None:

@@ -128,8 +128,8 @@ def _notes(study: Study, features: FeatureNetwork) -> str:
         f"{settings.count} held-out seeds, {settings.calibration_samples} calibration trajectories, seed "
         f'{settings.seed}; intervals are 95 % bootstraps over the seeds. "Default ahead by" is the paired difference '
         f'in image PSNR, "default nearer by" that of the Fréchet distances to real pictures: ≈ where the interval '
-        f'holds 0, "no" where the other correction is better; "over the reference" is paired, too. Fréchet distances are of {features.name}, and need '
-        f"{features.enough} seeds. "
+        f'holds 0, "no" where the other correction is better; "over the reference" is paired, too. Fréchet distances '
+        f"are of {features.name}, and need {features.enough} seeds. "
         f"Mean drift and std ratio are those of the sample after the last step, in the worst channel. Bytes are those "
         f"of the tables that a correction uses. Both halves of a correction take, of a step's time on this desktop: "
         f"{', '.join(shares)}.\n"

@@ -25,8 +25,9 @@ class Comparison:
     psnr: dB, images against the reference's; gain: paired difference to no correction; ahead: paired difference of the
     default method to this one, above 0 where the default is better, None for the default itself. ssim: mean, None
     for tiny images. to_real, to_reference: Fréchet distances, None with too few seeds, or where no real pictures
-    are known; excess: paired, in percent, by how much to_real is above the reference's own; nearer: paired, by how much less the default method's distance to real pictures is. closed: share of the
-    gap to real pictures, between the baseline and the reference, that is closed; None where there is no gap.
+    are known; excess: paired, in percent, by how much to_real is above the reference's own; nearer: paired, by how much
+    less the default method's distance to real pictures is. closed: share of the gap to real pictures, between the
+    baseline and the reference, that is closed; None where there is no gap.
     over_baseline: paired difference of psnr to the baseline, None without one; the gap's baseline is then the same
     network without correction. mean_drift, std_ratio: of the sample after the last step, the worst channel's.
     output_snr: dB, median over the steps; sample_snr: dB, after the last step.
