@@ -28,6 +28,8 @@ pictures: env ## Draw the pictures of the README again, from the bundle that mak
 
 results: env ## Compare the corrections for docs/results.md, from nothing; takes hours, and goes on where it was interrupted
 	$(BIN)/python benchmarks/results.py build/results
+	$(BIN)/mobile-export evaluate build/results/emoji32-w8a8 -o build/results/emoji32-ddim-20-512.study --sampler ddim:20 \
+		--method tac --method affine --method input-affine-ner -n 512 --into docs/corrections.md --name emoji32-more-seeds
 	$(BIN)/python benchmarks/calibration_size.py build/results/digits28-w8a8 build/results/calibration
 	$(BIN)/python benchmarks/element_bias.py build/results/emoji32-w4a8 build/results/digits28-w4a8
 

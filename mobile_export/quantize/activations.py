@@ -40,7 +40,7 @@ class ActivationGrid:
         """The grid over [low, high], widened to hold zero."""
         low, high = min(low, 0.0), max(high, 0.0)
         scale = _half((high - low) / (ACTIVATION_MAX - ACTIVATION_MIN))
-        zero_point = int(np.clip(round(ACTIVATION_MIN - low / scale), ACTIVATION_MIN, ACTIVATION_MAX))
+        zero_point = min(max(round(ACTIVATION_MIN - low / scale), ACTIVATION_MIN), ACTIVATION_MAX)
         return cls(scale, zero_point)
 
     def round_trip(self, values: np.ndarray) -> np.ndarray:
@@ -51,7 +51,7 @@ class ActivationGrid:
 
 def _half(scale: float) -> float:
     """The nearest normal float16 number > 0."""
-    return float(np.float16(np.clip(scale, SMALLEST, LARGEST)))
+    return float(np.float16(min(max(scale, SMALLEST), LARGEST)))
 
 
 @dataclass
