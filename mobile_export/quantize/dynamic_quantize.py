@@ -53,8 +53,8 @@ def row_codes(x: Tensor) -> RowCodes:
 class DynamicQuantize(Quantize):
     """Rounds (..., K) float32, each row on its own grid: the input of a linear layer.
 
-    Its steps are counted from zero's code. That is rounded, too: where it could go either way, all codes of the row
-    go with it, while what they stand for stays.
+    Its steps are counted from zero's code, which depends on the row and is rounded, too: where it could go either way,
+    all codes of the row go with it, while what they stand for stays.
     """
 
     def rounded(self, x: Tensor) -> RowCodes:

@@ -23,7 +23,7 @@ class Quantize(nn.Module, ABC):
         """int8 codes of `x`."""
 
     def steps(self, x: Tensor) -> Tensor:
-        """int32, same shape as the codes: how many steps from one place, the same for any rounding of `x`."""
+        """int32, same shape as the codes: how many steps each value is from one that is always on the grid."""
         return self.codes(x).int()
 
 
