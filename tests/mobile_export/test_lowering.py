@@ -15,11 +15,13 @@ import torch.fx.traceback as traceback
 from executorch.exir.lowered_backend_module import LoweredBackendModule
 from torch import nn
 from torch.export import ExportedProgram
+from torch.fx.passes.infra.pass_base import PassBase
 
 from mobile_export.backends.executorch.backend import ExecuTorchBackend
 from mobile_export.backends.executorch.generic_network import GenericNetwork
 from mobile_export.backends.executorch.lowering import lower
 from mobile_export.backends.executorch.runtime import LoadedProgram
+from mobile_export.backends.executorch.shortcuts import NEEDS
 from mobile_export.backends.executorch.unet2d import ChannelsLastUNet
 from mobile_export.metrics import psnr
 from mobile_export.quantize.recipe import Recipe
@@ -65,7 +67,25 @@ class Unexportable(nn.Module):
 
 def patched():
     viewers = partitioner._DependencyViewer, group_partitioner._DependencyViewer
-    return passes._transform, traceback.copy, backend_api.copy, *viewers, logging.root.manager.disable
+    program = ExportedProgram.run_decompositions, ExportedProgram._validate
+    return (
+        passes._transform,
+        traceback.copy,
+        backend_api.copy,
+        *viewers,
+        *program,
+        PassBase.__call__,
+        logging.root.manager.disable,
+    )
+
+
+def subclasses(kind):
+    return {kind.__name__}.union(*map(subclasses, kind.__subclasses__()))
+
+
+def test_every_pass_that_may_be_skipped_is_one_of_the_exporters():
+    """One of another name would never be skipped, and nothing else would tell."""
+    assert set(NEEDS) <= subclasses(PassBase)
 
 
 @pytest.mark.parametrize("collecting", [True, False])
@@ -137,6 +157,10 @@ def test_a_program_goes_into_a_file_instead(products, tmp_path):
     assert (tmp_path / "program.pte").read_bytes() == kept.data
     assert written == dataclasses.replace(kept, data=b"")
     assert (kept.delegates, kept.undelegated) == (1, {"aten.embedding.default": 1})
+
+
+def test_shortcuts_change_no_byte_of_a_network_with_a_table(products):
+    assert lower(products, INDEX, shortcuts=False) == lower(products, INDEX)
 
 
 def test_no_weight_is_copied_for_the_delegate(products, monkeypatch):

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import copy
-import functools
-import gc
 import logging
-import types
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,28 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.export import ExportedProgram
 
-from mobile_export.backends.executorch.dependencies import Dependencies
 from mobile_export.backends.executorch.shared_zeros import share_zeros
+from mobile_export.backends.executorch.shortcuts import take_shortcuts
 from mobile_export.backends.executorch.weight_only import partitioner
 from mobile_export.memory import release_memory
-
-# Passes of the XNNPACK delegate that do nothing unless one of these operators is in the graph.
-# Every pass traces the whole graph anew, which is most of the time of lowering a UNet.
-_PASS_NEEDS = {
-    "ConvertToUpsampleBilinear2d": ("upsample", "index", "arange"),
-    "ConvertToSDPAPass": ("scaled_dot_product",),
-    "FuseBatchNormPass": ("batch_norm",),
-    "DecomposeBatchNorm": ("batch_norm",),
-    "FuseActivationPass": ("relu", "hardtanh", "clamp"),
-    "RemoveGetItemPass": ("max_pool", "batch_norm", "getitem"),
-    "Conv1dUnsqueezePass": ("convolution",),
-    "PReLUReshapePass": ("prelu",),
-    "ChannelsLastTaggedReshapePass": ("convolution", "conv2d", "pool", "upsample", "prelu", "mean"),
-    "RemoveRedundantCopyPass": ("_to_copy", "_to_dim_order_copy"),
-    "PropagateCustomMetaPass": (),
-}
 
 
 @dataclass(frozen=True)
@@ -57,9 +36,8 @@ class Lowered:
 def lower(network: nn.Module, inputs: tuple[Tensor, ...], shortcuts: bool = True, into: Path | None = None) -> Lowered:
     """`network` for these input shapes, as an ExecuTorch program with everything in XNNPACK that can be.
 
-    shortcuts: skip delegate passes that have nothing to do in this graph, share provenance records and tensors instead
-    of copying them, keep dependencies as bits, search what is new alone for garbage; the bytes are the same either way
-    (a test compares them).
+    shortcuts: leave out what changes nothing, which takes a fraction of the time; the bytes are the same either way (a
+    test compares them).
     into: a file to write instead of keeping its bytes, which are then empty in the result: one copy of all weights less
     in memory.
     """
@@ -81,7 +59,7 @@ def _forget() -> None:
 def _lowered(network: nn.Module, inputs: tuple[Tensor, ...], shortcuts: bool, into: Path | None) -> Lowered:
     from executorch.exir import to_edge_transform_and_lower
 
-    with torch.no_grad(), _quiet(), _fast() if shortcuts else contextlib.nullcontext():
+    with torch.no_grad(), _quiet(), take_shortcuts() if shortcuts else contextlib.nullcontext():
         exported = torch.export.export(network.eval(), inputs, strict=False)
         share_zeros(exported)
         edge = to_edge_transform_and_lower(exported, [_without_expansions], [partitioner()])
@@ -122,59 +100,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-@contextlib.contextmanager
-def _fast() -> Iterator[None]:
-    """See `lower`; patches module attributes of the pinned executorch and torch, and restores them."""
-    import executorch.backends.xnnpack._passes as passes
-    import executorch.exir.backend.backend_api as backend_api
-    import executorch.exir.backend.canonical_partitioners.group_partitioner as group_partitioner
-    import torch._export.utils as export_operators
-    import torch.fx.passes.infra.partitioner as partitioner
-    import torch.fx.traceback as traceback
-
-    transform, collecting = passes._transform, gc.isenabled()
-
-    def transform_if_needed(program: Any, *pass_list: Any, **options: Any) -> Any:
-        needs = [_PASS_NEEDS.get(type(p).__name__) for p in pass_list]
-        if all(n is not None for n in needs):
-            targets = " ".join(
-                str(node.target) for node in program.graph_module.graph.nodes if node.op == "call_function"
-            )
-            if not any(word in targets for n in needs for word in n or ()):
-                return program
-        gc.collect()
-        return transform(program, *pass_list, **options)
-
-    register_once = functools.cache(export_operators._materialize_cpp_cia_ops)
-    patches: list[tuple[Any, str, Any]] = [
-        (passes, "_transform", transform_if_needed),
-        (traceback, "copy", types.SimpleNamespace(copy=copy.copy, deepcopy=list)),  # lists of immutable records
-        (backend_api, "copy", types.SimpleNamespace(deepcopy=_copy_without_tensors)),
-        (group_partitioner, "_DependencyViewer", Dependencies),
-        (partitioner, "_DependencyViewer", Dependencies),
-        (export_operators, "_materialize_cpp_cia_ops", register_once),
-    ]
-    before = [(module, name, getattr(module, name)) for module, name, _ in patches]
-    for module, name, value in patches:
-        setattr(module, name, value)
-    gc.disable()
-    gc.freeze()  # what was there before lowering is not searched for garbage at every pass
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-        for module, name, value in before:
-            setattr(module, name, value)
-        if collecting:
-            gc.enable()
-
-
-def _copy_without_tensors(value: Any) -> Any:
-    """A deep copy; of an exported program, one with the same weights, which the delegate only reads."""
-    kept: list[Tensor] = []
-    if isinstance(value, ExportedProgram):
-        kept += value.state_dict.values()
-        kept += (constant for constant in value.constants.values() if isinstance(constant, Tensor))
-    return copy.deepcopy(value, {id(tensor): tensor for tensor in kept})
