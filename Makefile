@@ -31,6 +31,8 @@ results: env ## Compare the corrections for docs/results.md, from nothing; takes
 	$(BIN)/mobile-export evaluate build/results/emoji32-w8a8 -o build/results/emoji32-ddim-20-512.study --sampler ddim:20 \
 		--method tac --method affine --method input-affine-ner -n 512 --into docs/corrections.md --name emoji32-more-seeds
 	$(BIN)/python benchmarks/calibration_size.py build/results/digits28-w8a8 build/results/calibration
+	$(BIN)/python benchmarks/other_bits.py emoji32 build/results/emoji32-other-bits.study
+	$(BIN)/python benchmarks/other_bits.py digits28 build/results/digits28-other-bits.study
 	$(BIN)/python benchmarks/element_bias.py build/results/emoji32-w4a8 build/results/digits28-w4a8
 
 scale: env ## Export a model of the size of Stable Diffusion 1.5; takes 12 GB of disk, 12 GB of memory and hours

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from simulated_bits import PRECISIONS, simulated_recipe, simulated_rounding
 from torch import Tensor, nn
 
 from mobile_export.backends.executorch.support import activations_of
@@ -29,7 +30,6 @@ from mobile_export.export_settings import ExportSettings
 from mobile_export.metrics import psnr, snr
 from mobile_export.models.diffusion_model import TorchDenoiser, load_model
 from mobile_export.part import Job
-from mobile_export.quantize.dynamic_quantize import WindowQuantize
 from mobile_export.quantize.observation import InputCorrelation, observe_layers
 from mobile_export.quantize.observed_layer import Observe, observing
 from mobile_export.quantize.quantized_unet import quantized_model
@@ -82,7 +82,6 @@ def main() -> None:
     names = [name for name, _ in matrix_layers(model.unet)]
     shortcuts = [name for name in names if name.endswith("conv_shortcut")]
     time = [name for name in names if "time_emb" in name]
-    inner = [name for name in names if Recipe.of("w4a8").layer(name).bits == 4]
 
     def recipe(precision: str, activations: str, **layers: str) -> Recipe:
         return Recipe.from_dict({"precision": precision, "activations": activations, "layers": layers})
@@ -106,10 +105,9 @@ def main() -> None:
     halves = _halves_apart(_first_halves(model.unet))
     for precision in ("w8a8", "w4a8"):
         row(f"{precision}, halves of a skip apart, simulated alone", Recipe.of(precision), rounding=halves)
-    for bits in (6, 3):
-        layers = dict.fromkeys(inner, f"w{bits} channel")
-        row(f"w{bits}a8, simulated alone", recipe("w8a8", "dynamic", **layers))
-    row("w4a6, simulated alone", Recipe.of("w4a8"), rounding=_in_bits(6))
+    for precision in PRECISIONS:
+        rounding = simulated_rounding(precision)
+        row(f"{precision}, simulated alone", simulated_recipe(precision, model), rounding=rounding)
     for precision, formats in WEIGHT_ONLY.items():
         for form in formats:
             row(f"{precision}, {form}", Recipe.of(precision, form))
@@ -132,20 +130,6 @@ def _halves_apart(first: dict[str, int]) -> Observe:
     def rounded(point: str, grid: nn.Module, x: Tensor, result: Tensor) -> Tensor:
         count = first.get(point.removesuffix(".input"))
         return result if count is None else torch.cat([grid(x[:, :count]), grid(x[:, count:])], 1)
-
-    return rounded
-
-
-def _in_bits(bits: int) -> Observe:
-    """Rows that were rounded to 8 bits, rounded once more to fewer."""
-
-    def rounded(_point: str, grid: nn.Module, _x: Tensor, result: Tensor) -> Tensor:
-        rows = result.movedim(1, -1) if isinstance(grid, WindowQuantize) else result
-        low, high = rows.amin(-1, keepdim=True).clamp(max=0), rows.amax(-1, keepdim=True).clamp(min=0)
-        step = ((high - low) / (2**bits - 1)).clamp(min=1e-30)
-        first = (low / step).round()
-        rows = ((rows / step).round() - first).clamp(0, 2**bits - 1).add(first) * step
-        return rows.movedim(-1, 1) if isinstance(grid, WindowQuantize) else rows
 
     return rounded
 

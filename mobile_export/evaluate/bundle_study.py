@@ -84,19 +84,22 @@ def bundle_study(
     base = (
         None if baseline is None else Network.of_bundle(baseline, (targets or baseline.targets)[0], baseline.path.name)
     )
-    features = features or resnet56()
     image = bundles[0].manifest["image"]
-    statistics = _statistics(model, real, features, (image["channels"], image["height"], image["width"]))
+    statistics = _statistics(model, real, features or resnet56(), (image["channels"], image["height"], image["width"]))
     study = Study(model, networks, subjects[0], settings, folder / "outcomes", progress, base, features)
-    beside = None if base is None else base.name
-    outcomes = study.outcomes()
-    samplings = [sampling.name for sampling in settings.samplings]
+    return study_tables(study, folder, default, statistics)
+
+
+def study_tables(study: Study, folder: Path, default: str, statistics: FeatureStatistics | None) -> BundleStudy:
+    """Run a study, or go on with it; write comparison.md and pictures. statistics: of the features of real pictures."""
+    beside = None if study.baseline is None else study.baseline.name
+    outcomes, samplings = study.outcomes(), study.settings.samplings
     rows = compare(outcomes, default, statistics, beside)
-    references = {} if statistics is None else reference_distances(outcomes, samplings, statistics)
-    timesteps = {s.name: make_plan(s.sampler, model.scheduler_config, s.steps).timestep for s in settings.samplings}
-    progress.stage("draw the pictures")
+    references = {} if statistics is None else reference_distances(outcomes, [s.name for s in samplings], statistics)
+    timesteps = {s.name: make_plan(s.sampler, study.model.scheduler_config, s.steps).timestep for s in samplings}
+    study.progress.stage("draw the pictures")
     write_pictures(folder, outcomes, timesteps)
-    text = comparison_tables(rows, default, references, beside) + "\n" + _notes(study, features)
+    text = comparison_tables(rows, default, references, beside) + "\n" + _notes(study)
     table = folder / "comparison.md"
     table.write_text(text, encoding="utf-8")
     return BundleStudy(rows, references, text, table)
@@ -117,7 +120,8 @@ def _statistics(
     return real_statistics(own, features, shape) if own.is_file() and features.name == NAME else None
 
 
-def _notes(study: Study, features: FeatureNetwork) -> str:
+def _notes(study: Study) -> str:
+    features = study.features or resnet56()
     settings, first = study.settings, study.batch(EVALUATION, 1)
     shares = []
     for network in study.networks:
