@@ -116,6 +116,40 @@ def test_the_whole_image_is_never_made(monkeypatch):
     assert asked == [(0, 3), (1, 5), (3, 7), (5, 9), (7, 11), (9, 12)]
 
 
+class Normalized(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = GroupNorm(nn.GroupNorm(2, 4))
+        self.layer = Convolution("layer", nn.Conv2d(4, 1, 3, padding=1), None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return activated(self.norm, self.layer, x)
+
+
+def test_a_normalized_image_stands_in_memory_once(monkeypatch):
+    """The delegate runs the operations in the order of the graph; counted are values that something still needs."""
+    monkeypatch.setattr(pieces, "MOST_VALUES", 2 * 9 * 4 * 16)  # two rows of 16 pixels
+    x = image(1, 64, 16, 4)
+    graph = torch.export.export(Normalized().eval(), (x,)).graph
+    # Beside it the result, a quarter of its size, in pieces and as a whole, and two rows with their nine views.
+    assert most_values_at_once(graph) <= 1.9 * x.numel()
+
+
+def most_values_at_once(graph: torch.fx.Graph) -> int:
+    """Of a program's intermediates and inputs, without its constants, if each goes after its last use."""
+    nodes = list(graph.nodes)
+    sizes = {node: node.meta["val"].numel() for node in nodes if isinstance(node.meta.get("val"), torch.Tensor)}
+    last = {used: place for place, node in enumerate(nodes) for used in node.all_input_nodes}
+    held, most = 0, 0
+    for place, node in enumerate(nodes):
+        if node.name.startswith(("p_", "b_", "c_")):
+            continue
+        held += sizes.get(node, 0)
+        most = max(most, held)
+        held -= sum(sizes.get(each, 0) for each in {*node.all_input_nodes, node} if last.get(each, place) == place)
+    return most
+
+
 @torch.no_grad()
 def test_an_image_whose_values_are_rounded_is_made_as_a_whole(monkeypatch):
     """Lock-step parity looks at it."""

@@ -35,6 +35,11 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 TOKENS = 12  # of a prompt
 WIDTH = 16  # of an embedding
 MERGES = [("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g</w>")]
+ONE_LEVEL: dict[str, Any] = {  # of a UNet that is exported with all around it: lowering time grows with every layer
+    "block_out_channels": (8,),
+    "down_block_types": ("CrossAttnDownBlock2D",),
+    "up_block_types": ("CrossAttnUpBlock2D",),
+}
 BETAS: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
@@ -165,10 +170,11 @@ PIPELINES: dict[str, Callable[[], Any]] = {
         DDIMScheduler(prediction_type="v_prediction", clip_sample=False, steps_offset=1, **BETAS)
     ),
     "sd-image": lambda: StableDiffusionImg2ImgPipeline(
-        **text_parts(), scheduler=DDIMScheduler(clip_sample=False, steps_offset=1, **BETAS)
+        **text_parts(unet=text_unet(**ONE_LEVEL)),
+        scheduler=DDIMScheduler(clip_sample=False, steps_offset=1, **BETAS),
     ),
     "lcm": lambda: LatentConsistencyModelPipeline(
-        **text_parts(unet=text_unet(time_cond_proj_dim=8)), scheduler=LCMScheduler(**BETAS)
+        **text_parts(unet=text_unet(**ONE_LEVEL, time_cond_proj_dim=8)), scheduler=LCMScheduler(**BETAS)
     ),
 }
 

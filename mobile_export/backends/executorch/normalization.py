@@ -34,14 +34,18 @@ class GroupNorm(nn.Module):
         return centred * (deviation * self.gain) + self.bias
 
     def by_rows(self, x: Tensor) -> RowImage:
-        """The same, of an image too large to stand in memory more than once."""
+        """The same, of an image too large to stand in memory more than once.
+
+        A band is taken where it is needed, each time anew: operations run in this order, and what is kept for later
+        stands in memory until then.
+        """
         n, h, w, c = x.shape
         over_w, over_h = self._averages(x)
         bands = list(pieces(h, _COPIES * n * w * c))
-        few = [part(x, 1, first, count) for first, count in bands]
-        mean = self._over_rows(joined([self._row_means(band, over_w) for band in few], 1), over_h)
-        squares = [torch.square(band - mean) for band in few]
-        variance = self._over_rows(joined([self._row_means(band, over_w) for band in squares], 1), over_h)
+        means = [self._row_means(part(x, 1, *band), over_w) for band in bands]
+        mean = self._over_rows(joined(means, 1), over_h)
+        squares = [self._row_means(torch.square(part(x, 1, *band) - mean), over_w) for band in bands]
+        variance = self._over_rows(joined(squares, 1), over_h)
         scale = torch.rsqrt(variance + self.eps) * self.gain
         return RowImage((n, h, w, c), lambda first, end: (part(x, 1, first, end - first) - mean) * scale + self.bias)
 
