@@ -1,7 +1,4 @@
-"""The main job on the bundled trained model: export both targets at w4a8, simulate, evaluate, with promised figures.
-
-In 20 steps, not in 50: most of the time is the network's.
-"""
+"""The main job on the bundled trained model: export both targets at w4a8, simulate, evaluate, with promised figures."""
 
 import numpy as np
 import pytest
@@ -26,8 +23,7 @@ from mobile_export.verify import verify_bundle
 pytestmark = pytest.mark.timeout(1800)  # of the fixture that does the whole job, on one core
 SETTINGS = ExportSettings(
     Recipe.of("w4a8"),
-    steps=20,
-    calibration_samples=24,
+    calibration_samples=32,
     range_samples=6,
     options=BackendOptions(workers=2),
 )
@@ -70,7 +66,7 @@ def test_the_artifact_holds_the_quantized_models_integers_and_follows_it_in_lock
     assert missing_constants(read_contents(path.read_bytes(), str(path)), table) == []
     parity = bundle.component("executorch")["conversion_parity"]
     assert parity["layers"] == parity["quantizations"] == len(table.layers)
-    assert parity["timesteps"] == [999, 749, 499, 249, 49] and len(probes) == 20
+    assert parity["timesteps"] == [999, 759, 519, 259, 19] and len(probes) == 50
     assert parity["activation_codes_compared"] > 1e7
     assert parity["worst_code_step"] <= 1 and parity["flip_rate"] < 1e-4
     assert parity["lockstep_output_error"] < 1e-5
@@ -82,7 +78,7 @@ def test_the_package_holds_the_same_integers_and_follows_at_every_timestep(bundl
     assert codes.wrong == () and codes.equal == codes.total == 4_674_304
     parity = bundle.component("coreml")["conversion_parity"]
     assert parity["quantizations"] == parity["layers"] == len(table.layers)
-    assert parity["timesteps"] == plan.timestep.tolist() and parity["activation_codes_compared"] > 2e7
+    assert parity["timesteps"] == plan.timestep.tolist() and parity["activation_codes_compared"] > 5e7
     assert parity["worst_code_step"] <= 1 and parity["flip_rate"] <= 1e-5
     assert parity["output_max_abs"] <= 1e-5 and parity["declared_error"] <= 3e-3
     assert bundle.artifact_bytes("coreml") <= 1.25 * bundle.manifest["model"]["parameters"] * 4 / 8
