@@ -19,16 +19,14 @@ from correction import Denoiser
 from correction.methods import DEFAULT_METHOD
 from mobile_export.backends.executorch.support import activations_of
 from mobile_export.batch import run
-from mobile_export.evaluate.bundle_study import STATISTICS, study_tables
+from mobile_export.evaluate.bundle_study import picture_statistics, study_tables
 from mobile_export.evaluate.comparison_table import require_place, write_into
 from mobile_export.evaluate.network import Network
-from mobile_export.evaluate.real_pictures import real_statistics
 from mobile_export.evaluate.resnet56 import resnet56
 from mobile_export.evaluate.study import SEEDS_AT_ONCE, Study
 from mobile_export.evaluate.study_settings import Sampling, StudySettings
 from mobile_export.export_settings import ExportSettings
 from mobile_export.models.diffusion_model import TorchDenoiser, load_model
-from mobile_export.models.pipeline_folder import find_folder
 from mobile_export.part import Job
 from mobile_export.quantize.observation import observe_layers
 from mobile_export.quantize.observed_layer import Observe, observing
@@ -62,7 +60,7 @@ def main() -> None:
         denoiser = _rounded(quantized_model(model.unet, table), simulated_rounding(precision))
         digest = hashlib.sha256(f"{precision} {model.digest}".encode()).hexdigest()
         networks.append(Network(f"{model.name}-{precision}, simulated", denoiser, digest, SEEDS_AT_ONCE))
-    statistics = real_statistics(find_folder(model.source).path / STATISTICS, resnet56(), model.sample_shape)
+    statistics = picture_statistics(model, None, resnet56(), model.sample_shape)
     with TerminalProgress() as progress:
         study = Study(model, networks, job.subjects, SETTINGS, arguments.folder / "outcomes", progress)
         found = study_tables(study, arguments.folder, DEFAULT_METHOD, statistics)

@@ -83,6 +83,14 @@ def reset_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
+AUTOENCODER: dict[str, Any] = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "sample_size": 512,
+}
 SMALL = {  # a UNet of the same inputs
     "block_out_channels": (32, 64),
     "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
@@ -111,14 +119,7 @@ def write_pipeline(folder: Path, unet: Mapping[str, Any]) -> None:
     )
     pipeline = StableDiffusionPipeline(
         unet=UNet2DConditionModel(sample_size=64, cross_attention_dim=768, **unet),  # diffusers' defaults are SD 1.5's
-        vae=AutoencoderKL(
-            block_out_channels=(128, 256, 512, 512),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=2,
-            latent_channels=4,
-            sample_size=512,
-        ),
+        vae=AutoencoderKL(**AUTOENCODER),
         text_encoder=CLIPTextModel(text),
         tokenizer=tokenizer,
         scheduler=DDIMScheduler(

@@ -85,7 +85,9 @@ def bundle_study(
         None if baseline is None else Network.of_bundle(baseline, (targets or baseline.targets)[0], baseline.path.name)
     )
     image = bundles[0].manifest["image"]
-    statistics = _statistics(model, real, features or resnet56(), (image["channels"], image["height"], image["width"]))
+    statistics = picture_statistics(
+        model, real, features or resnet56(), (image["channels"], image["height"], image["width"])
+    )
     study = Study(model, networks, subjects[0], settings, folder / "outcomes", progress, base, features)
     return study_tables(study, folder, default, statistics)
 
@@ -111,9 +113,10 @@ def _names(bundles: Sequence[Bundle]) -> list[str]:
     return [bundle.name if often[bundle.name] == 1 else bundle.path.name for bundle in bundles]
 
 
-def _statistics(
+def picture_statistics(
     model: DiffusionModel, path: Path | None, features: FeatureNetwork, shape: tuple[int, int, int]
 ) -> FeatureStatistics | None:
+    """Of real pictures: those at `path`, see `real_statistics`, else those in the model's folder, if it has any."""
     if path is not None:
         return real_statistics(path, features, shape)
     own = find_folder(model.source).path / STATISTICS  # of ResNet-56's features

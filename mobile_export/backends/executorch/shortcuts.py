@@ -11,6 +11,7 @@ import contextlib
 import copy
 import functools
 import gc
+import operator
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -39,13 +40,19 @@ def _long_concatenation(node: Node) -> bool:
     return "aten.cat" in str(node.target) and len(node.args[0]) > MOST_CONCATENATED  # type: ignore[arg-type]
 
 
+def _a_product(node: Node) -> bool:
+    """Of two matrices, or of stacks of them that were a linear layer."""
+    was_linear = "linear" in str(node.meta.get("source_fn_stack"))
+    return _named("aten.mm.", "addmm")(node) or (was_linear and _named("bmm")(node))
+
+
 def _a_constant(node: Node) -> bool:
     return not node.all_input_nodes
 
 
 def _mixed_types(node: Node) -> bool:
     """Whether its inputs are not all tensors of one type."""
-    given = [each.meta["val"] if isinstance(each, Node) else each for each in node.args]
+    given = [each.meta.get("val") if isinstance(each, Node) else each for each in node.args]
     types = {each.dtype if isinstance(each, Tensor) else None for each in given}
     return _named("add.", "mul.", "sub.", "div.", "minimum")(node) and (len(types) > 1 or None in types)
 
@@ -60,7 +67,7 @@ NEEDS: Mapping[str, Needs] = {
     "DimOrderOpsRevertPass": _named("_dim_order"),
     "LegalizePortableDimOrderPass": _named("avg_pool2d", "expand_copy", "mean", "sum"),
     "ConvertToUpsampleBilinear2d": _named("upsample", "index", "arange"),
-    "ConvertToLinearPass": _named("aten.mm.", "addmm"),
+    "ConvertToLinearPass": _a_product,
     "ConvertToSDPAPass": _named("scaled_dot_product"),
     "ConstPropPass": _a_constant,
     "FuseBatchNormPass": _named("batch_norm"),
@@ -138,13 +145,17 @@ def _has_work(run: Any, graph_module: GraphModule) -> bool:
 
 
 def _calls(graph_module: GraphModule) -> Iterator[Node]:
-    return (node for node in graph_module.graph.nodes if node.op == "call_function")
+    """Of the graph and of those inside it: branches of conditions, bodies of loops."""
+    graphs = (module.graph for module in graph_module.modules() if isinstance(module, GraphModule))
+    return (node for graph in graphs for node in graph.nodes if node.op == "call_function")
 
 
 def _decomposes(node: Node, table: Mapping[Any, Any]) -> bool:
-    """Whether a run of decompositions would replace the node, or the operator would have to be made functional."""
+    """Whether a run of decompositions would replace the node, or make its operator functional, or may do either."""
+    if node.target is operator.getitem:
+        return False
     schema = getattr(node.target, "_schema", None)
-    return node.target in table or (schema is not None and bool(schema.is_mutable))
+    return node.target in table or schema is None or bool(schema.is_mutable)
 
 
 def _copy_without_tensors(value: Any) -> Any:
