@@ -2,8 +2,8 @@
 
     python benchmarks/decoder_memory.py build/decoder.pte
 
-Random weights of the published configuration, 8 bits. Each line is the most that was resident in a stage, above what was
-when it began: PyTorch's own run, lowering, loading the `.pte`, and running it, with what loading took.
+Random weights of the published configuration, 8 bits. Each line is the most that was resident in a stage, above what
+was when it began: PyTorch's own run, lowering, loading the `.pte`, and running it, with what loading took.
 """
 
 from __future__ import annotations
