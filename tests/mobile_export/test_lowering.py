@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.fx.passes.infra.partitioner as partitioner
 import torch.fx.traceback as traceback
+import torch.nn.functional as F
 from executorch.exir.lowered_backend_module import LoweredBackendModule
 from torch import nn
 from torch.export import ExportedProgram
@@ -161,6 +162,54 @@ def test_a_program_goes_into_a_file_instead(products, tmp_path):
 
 def test_shortcuts_change_no_byte_of_a_network_with_a_table(products):
     assert lower(products, INDEX, shortcuts=False) == lower(products, INDEX)
+
+
+class Function(nn.Module):
+    """A function of an image (2, 8, 6, 6), with a convolution before it."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.convolution, self.norm = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)
+        self.function = function
+
+    def forward(self, x):
+        return self.function(self.convolution(x), self)
+
+
+def attention(x, _):
+    x = x.flatten(2).transpose(1, 2)
+    return F.scaled_dot_product_attention(x, x, x)
+
+
+# What passes of the exporter are for, and operators that are composed of others or give views.
+FUNCTIONS = {
+    "narrow": lambda x, _: x.narrow(2, 1, 3) * 2,
+    "views of a view": lambda x, _: x.narrow(2, 1, 3).unflatten(1, (2, 4)).movedim(1, 2).contiguous(),
+    "chunks": lambda x, _: torch.cat([part.sigmoid() for part in x.chunk(4, 1)[::-1]], 1),
+    "split and unbind": lambda x, _: x.split(3, 1)[0] + torch.stack(x.unbind(0)).select(1, 2)[:, None],
+    "many parts": lambda x, _: torch.cat([x * n for n in range(7)], 1),
+    "transposes": lambda x, _: x.mT.permute(0, 2, 3, 1).flatten(1).t(),
+    "expand": lambda x, _: x.mean((2, 3), keepdim=True).expand_as(x) + x.sum(1, keepdim=True),
+    "scalars": lambda x, _: 1 - x / 3 + torch.full((1,), 2.0) * x.clamp(min=0.5),
+    "integers": lambda x, _: x * torch.arange(6) + x.to(torch.float64).to(torch.float32),
+    "activations": lambda x, _: F.silu(F.relu(x)) + F.gelu(x) + F.hardtanh(x),
+    "batch norm": lambda x, network: F.relu(network.norm(x)),
+    "group norm": lambda x, _: F.group_norm(x, 2),
+    "pools": lambda x, _: F.max_pool2d(x, 2, 2) + F.avg_pool2d(x, 2, 2),
+    "upsampling": lambda x, _: F.interpolate(x, scale_factor=2.0) + F.interpolate(x, size=12, mode="bilinear"),
+    "padding": lambda x, _: F.pad(x, (0, 1, 0, 1)).reshape(-1, 7, 7).max(1).values,
+    "attention": attention,
+    "product": lambda x, _: torch.einsum("nchw,ndhw->ncd", x, x).softmax(-1),
+    "nothing": lambda x, _: F.dropout(x, 0.5, training=False).contiguous().clone(),
+}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_shortcuts_change_no_byte_of(function):
+    network, image = Function(function).eval().requires_grad_(False), (torch.rand(2, 8, 6, 6),)
+    assert lower(network, image) == lower(network, image, shortcuts=False)
 
 
 def test_no_weight_is_copied_for_the_delegate(products, monkeypatch):

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
+from torch._export.utils import _is_cia_op, _is_preservable_cia_op
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
@@ -151,11 +152,14 @@ def _calls(graph_module: GraphModule) -> Iterator[Node]:
 
 
 def _decomposes(node: Node, table: Mapping[Any, Any]) -> bool:
-    """Whether a run of decompositions would replace the node, or make its operator functional, or may do either."""
+    """Whether a run of decompositions would replace the node, or make its operator functional, or may do either.
+    Operators that are composed of others ("CIA") are not in the table, and are kept if they make no view."""
     if node.target is operator.getitem:
         return False
     schema = getattr(node.target, "_schema", None)
-    return node.target in table or schema is None or bool(schema.is_mutable)
+    if node.target in table or schema is None or schema.is_mutable:
+        return True
+    return _is_cia_op(node.target) and not _is_preservable_cia_op(node.target)  # type: ignore[arg-type]
 
 
 def _copy_without_tensors(value: Any) -> Any:
