@@ -1,14 +1,14 @@
 """What the choices of the base quantizer bring, alone and together, without any correction, in eager PyTorch.
 
-    python benchmarks/base_quantizer.py emoji32 --budget 3MB --budget 3.2MB
+    python benchmarks/base_quantizer.py emoji32
 
 Compares, at w8a8 and w4a8: static ranges of activations or ranges found at run time; the image convolutions in 8 bit or
 float32; 4-bit weights rounded to nearest or with a view to their inputs; shortcuts in 4 or 8 bits; 8 bits for the
 layers that need them most, within a size; the time path in other bits; ranges of their own for the two halves of a
 concatenated skip; then bits that no artifact has ("simulated alone"), and the weight formats of the weight-only
 precisions. Per row: bits per weight with scales and palettes, signal-to-noise ratio of the noise estimate at the
-reference's own samples (dB, mean over steps), and image PSNR of free-running sampling, on held-out noise. Prints a
-Markdown table.
+reference's own samples (dB, mean over steps), and image PSNR of free-running sampling, on held-out noise. The table
+goes into docs/results.md, too.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from mobile_export.backends.executorch.support import activations_of
 from mobile_export.batch import make_batch, run
 from mobile_export.budget import budget_recipe, parse_bytes
+from mobile_export.evaluate.comparison_table import line, require_place, write_into
 from mobile_export.export_settings import ExportSettings
 from mobile_export.metrics import psnr, snr
 from mobile_export.models.diffusion_model import TorchDenoiser, load_model
@@ -37,6 +39,8 @@ from mobile_export.quantize.recipe import KEPT_IN_FLOAT, Recipe
 from mobile_export.quantize.table import matrix_layers, quantize_layers
 from mobile_export.quiet import quiet_third_parties
 
+DOCUMENT, PLACE = Path("docs/results.md"), "base-quantizer"
+BUDGETS = ("3MB", "3.2MB", "3.5MB")
 SEEDS = 8
 WEIGHT_ONLY = {
     "w8a16": ("channel", "block32"),
@@ -51,8 +55,9 @@ WEIGHT_ONLY = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("--budget", action="append", default=[], help="size of the artifact at w4a8, as 3MB")
+    parser.add_argument("--budget", nargs="*", default=BUDGETS, help="sizes of the artifact at w4a8, as 3MB")
     arguments = parser.parse_args()
+    require_place(DOCUMENT, PLACE)
     model = load_model(arguments.model)
     settings = ExportSettings(Recipe.of("w8a8"), targets=("executorch",))
     job = Job.of(model, settings)
@@ -68,6 +73,9 @@ def main() -> None:
     seen: list[tuple[np.ndarray, np.ndarray]] = []
     exact = np.clip(run(plan, reference, batch, on_step=lambda i, x, m, y: seen.append((x, m))), -1, 1)
 
+    head = ("form", "bits per weight", "noise estimate SNR (dB)", "image PSNR (dB)")
+    lines = [line(head), line("---" for _ in head)]
+
     def row(name: str, recipe: Recipe, observed: Any = observations, rounding: Observe | None = None) -> None:
         table = activations_of(quantize_layers(model.unet, observed, recipe))
         network = quantized_model(model.unet, table)
@@ -76,9 +84,9 @@ def main() -> None:
             estimates = [twin(seen[i][0], float(plan.timestep[i]), **batch.conditioning) for i in steps]
             image = psnr(np.clip(run(plan, twin, batch), -1, 1), exact).mean()
         ratio = np.mean([snr(seen[i][1], estimate) for i, estimate in zip(steps, estimates, strict=True)])
-        print(f"| {name} | {table.stored_bits(model.unet):.2f} | {ratio:.1f} | {image:.1f} |", flush=True)
+        lines.append(line([name, f"{table.stored_bits(model.unet):.2f}", f"{ratio:.1f}", f"{image:.1f}"]))
+        print(lines[-1], flush=True)
 
-    print("| form | bits per weight | noise estimate SNR (dB) | image PSNR (dB) |\n|---|---|---|---|")
     names = [name for name, _ in matrix_layers(model.unet)]
     shortcuts = [name for name in names if name.endswith("conv_shortcut")]
     time = [name for name in names if "time_emb" in name]
@@ -111,6 +119,7 @@ def main() -> None:
     for precision, formats in WEIGHT_ONLY.items():
         for form in formats:
             row(f"{precision}, {form}", Recipe.of(precision, form))
+    write_into(DOCUMENT, PLACE, "\n".join(lines))
 
 
 def _first_halves(unet: nn.Module) -> dict[str, int]:

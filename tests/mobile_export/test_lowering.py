@@ -187,6 +187,7 @@ def attention(x, _):
 FUNCTIONS = {
     "narrow": lambda x, _: x.narrow(2, 1, 3) * 2,
     "views of a view": lambda x, _: x.narrow(2, 1, 3).unflatten(1, (2, 4)).movedim(1, 2).contiguous(),
+    "shapes": lambda x, _: x.permute(0, 2, 3, 1).reshape(2, 9, 32) + x.reshape(2, 9, 32).mT.reshape(2, 9, 32),
     "chunks": lambda x, _: torch.cat([part.sigmoid() for part in x.chunk(4, 1)[::-1]], 1),
     "split and unbind": lambda x, _: x.split(3, 1)[0] + torch.stack(x.unbind(0)).select(1, 2)[:, None],
     "many parts": lambda x, _: torch.cat([x * n for n in range(7)], 1),

@@ -153,13 +153,14 @@ def _calls(graph_module: GraphModule) -> Iterator[Node]:
 
 def _decomposes(node: Node, table: Mapping[Any, Any]) -> bool:
     """Whether a run of decompositions would replace the node, or make its operator functional, or may do either.
-    Operators that are composed of others ("CIA") are not in the table, and are kept if they make no view."""
+    Operators that are composed of others ("CIA") are in no table, and come apart if they give views. The first run
+    has an empty table; what only comes apart may wait for the second."""
     if node.target is operator.getitem:
         return False
     schema = getattr(node.target, "_schema", None)
     if node.target in table or schema is None or schema.is_mutable:
         return True
-    return _is_cia_op(node.target) and not _is_preservable_cia_op(node.target)  # type: ignore[arg-type]
+    return bool(table) and _is_cia_op(node.target) and not _is_preservable_cia_op(node.target)  # type: ignore[arg-type]
 
 
 def _copy_without_tensors(value: Any) -> Any:
