@@ -26,7 +26,11 @@ demo: env ## Export the bundled model for both systems at w8a8 and w4a8, simulat
 pictures: env ## Draw the pictures of the README again, from the bundle that make demo made
 	$(BIN)/python benchmarks/pictures.py build/emoji32-w4a8 -o docs/pictures --samples mobile_export/zoo/emoji32/samples.png
 
-results: env ## Compare the corrections for docs/results.md, from nothing; takes hours, and goes on where it was interrupted
+build/emoji32-w8a8 build/emoji32-w4a8: build/emoji32-%: | env
+	@mkdir -p build
+	$(BIN)/mobile-export export emoji32 -o $@ --precision $*
+
+results: build/emoji32-w8a8 build/emoji32-w4a8 ## Make the tables and pictures of docs/results.md from nothing; takes hours, and goes on where it was interrupted
 	$(BIN)/python benchmarks/results.py build/results
 	$(BIN)/mobile-export evaluate build/results/emoji32-w8a8 -o build/results/emoji32-ddim-20-512.study --sampler ddim:20 \
 		--method tac --method affine --method input-affine-ner -n 512 --into docs/corrections.md --name emoji32-more-seeds
@@ -34,6 +38,10 @@ results: env ## Compare the corrections for docs/results.md, from nothing; takes
 	$(BIN)/python benchmarks/other_bits.py emoji32 build/results/emoji32-other-bits.study
 	$(BIN)/python benchmarks/other_bits.py digits28 build/results/digits28-other-bits.study
 	$(BIN)/python benchmarks/element_bias.py build/results/emoji32-w4a8 build/results/digits28-w4a8
+	$(BIN)/python benchmarks/correction_cost.py build/results/emoji32-w4a8 build/results/digits28-w4a8
+	$(BIN)/python benchmarks/base_quantizer.py emoji32
+	$(BIN)/python benchmarks/bundle_tables.py build/emoji32-w8a8 build/emoji32-w4a8
+	$(MAKE) pictures
 
 scale: env ## Export a model of the size of Stable Diffusion 1.5; takes 12 GB of disk, 12 GB of memory and hours
 	$(BIN)/python benchmarks/scale.py build/scale --precision w8a8

@@ -44,7 +44,9 @@ def quantized():
 
 @pytest.fixture(scope="module")
 def evaluations(bundle):
-    return {found.target: found for found in evaluate_all([bundle], 24, benchmark=False)}
+    """A .pte, with ranges found at run time, has less to correct than a package: more seeds tell it from nothing."""
+    counts = {"executorch": 64, "coreml": 24}
+    return {name: evaluate_all([bundle], counts[name], targets=(name,), benchmark=False)[0] for name in counts}
 
 
 def test_the_artifact_is_small_and_wholly_delegated(bundle):
@@ -81,7 +83,7 @@ def test_the_package_holds_the_same_integers_and_follows_at_every_timestep(bundl
     assert codes.wrong == () and codes.equal == codes.total == 4_674_304
     parity = bundle.component("coreml")["conversion_parity"]
     assert parity["quantizations"] == parity["layers"] == len(table.layers)
-    assert parity["timesteps"] == plan.timestep.tolist() and parity["activation_codes_compared"] > 5e7
+    assert parity["timesteps"] == plan.timestep.tolist() and parity["activation_codes_compared"] > 1.5e6 * plan.steps
     assert parity["worst_code_step"] <= 1 and parity["flip_rate"] <= 1e-5
     assert parity["output_max_abs"] <= 1e-5 and parity["declared_error"] <= 3e-3
     assert bundle.artifact_bytes("coreml") <= 1.25 * bundle.manifest["model"]["parameters"] * 4 / 8
@@ -97,7 +99,6 @@ def test_the_bundle_verifies_and_draws_its_golden_images_again(bundle):
 def test_the_correction_brings_held_out_images_nearer_to_the_reference(
     bundle, evaluations, target, least_psnr, improved
 ):
-    """Ranges that are found at run time leave less to correct in a .pte than static ones do in a package."""
     found = evaluations[target]
     assert found.sampler_parity <= 1e-5
     gain = found.correction_gain
