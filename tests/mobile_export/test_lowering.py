@@ -203,6 +203,11 @@ FUNCTIONS = {
     "padding": lambda x, _: F.pad(x, (0, 1, 0, 1)).reshape(-1, 7, 7).max(1).values,
     "attention": attention,
     "product": lambda x, _: torch.einsum("nchw,ndhw->ncd", x, x).softmax(-1),
+    "in place": lambda x, _: (x * 2).relu_().add_(1).clamp_(max=3),
+    "comparisons": lambda x, _: torch.where(x > 0.1, x, x.abs().sqrt()) ** 2,
+    "indices": lambda x, _: x[:, [0, 2]] + x[:, 1:3, ::2].repeat(1, 1, 2, 1),
+    "layer norm": lambda x, _: F.layer_norm(x, x.shape[2:]).cumsum(1),
+    "one axis": lambda x, _: F.conv1d(x.flatten(2), x.new_ones(4, 8, 3), padding=1),
     "nothing": lambda x, _: F.dropout(x, 0.5, training=False).contiguous().clone(),
 }
 
