@@ -198,7 +198,7 @@ FUNCTIONS = {
     "activations": lambda x, _: F.silu(F.relu(x)) + F.gelu(x) + F.hardtanh(x),
     "batch norm": lambda x, network: F.relu(network.norm(x)),
     "group norm": lambda x, _: F.group_norm(x, 2),
-    "pools": lambda x, _: F.max_pool2d(x, 2, 2) + F.avg_pool2d(x, 2, 2),
+    "pools": lambda x, _: F.max_pool2d(x, 2, 2) + F.avg_pool2d(x, 2) + F.max_pool2d(x, 2),
     "upsampling": lambda x, _: F.interpolate(x, scale_factor=2.0) + F.interpolate(x, size=12, mode="bilinear"),
     "padding": lambda x, _: F.pad(x, (0, 1, 0, 1)).reshape(-1, 7, 7).max(1).values,
     "attention": attention,
@@ -216,6 +216,13 @@ FUNCTIONS = {
 def test_shortcuts_change_no_byte_of(function):
     network, image = Function(function).eval().requires_grad_(False), (torch.rand(2, 8, 6, 6),)
     assert lower(network, image) == lower(network, image, shortcuts=False)
+
+
+@pytest.mark.parametrize("options", [{}, {"padding": 1}, {"stride": 1}, {"ceil_mode": True}])
+def test_poolings_may_leave_their_stride_out(options):
+    network, image = Function(lambda x, _: F.max_pool2d(x, 3, **options)).eval(), torch.rand(2, 8, 6, 6)
+    (found,) = LoadedProgram(lower(network, (image,)).data, "pooling")(image)
+    torch.testing.assert_close(found, network(image).detach())
 
 
 def test_no_weight_is_copied_for_the_delegate(products, monkeypatch):

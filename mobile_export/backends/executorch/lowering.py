@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from mobile_export.backends.executorch.pool_strides import write_strides
 from mobile_export.backends.executorch.shared_zeros import share_zeros
 from mobile_export.backends.executorch.shortcuts import take_shortcuts
 from mobile_export.backends.executorch.weight_only import partitioner
@@ -62,6 +63,7 @@ def _lowered(network: nn.Module, inputs: tuple[Tensor, ...], shortcuts: bool, in
     with torch.no_grad(), _quiet(), take_shortcuts() if shortcuts else contextlib.nullcontext():
         exported = torch.export.export(network.eval(), inputs, strict=False)
         share_zeros(exported)
+        write_strides(exported)
         edge = to_edge_transform_and_lower(exported, [_without_expansions], [partitioner()])
         counts = Counter(_operator_names(edge.exported_program().graph_module))
         program = edge.to_executorch()
