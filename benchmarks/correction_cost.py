@@ -2,30 +2,25 @@
 
     python benchmarks/correction_cost.py build/results/emoji32-w4a8 build/results/digits28-w4a8
 
-A step with every gain and bias at work and the same step without, alternating in one run; what the correction adds is
-timed by itself, since a step's own times differ by more. The table goes into docs/results.md, too.
+A step with every gain and bias at work and the same step without, alternating in one run. The table goes into
+docs/results.md, too.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
-from correction.loop import advance, correct, predict
 from mobile_export.batch import make_batch
 from mobile_export.bundle import Bundle
 from mobile_export.evaluate.bundle_evaluation import bundle_subjects
 from mobile_export.evaluate.comparison_table import line, require_place, write_into
+from mobile_export.evaluate.cost import correction_share
 from mobile_export.models.diffusion_model import load_model
 from mobile_export.quiet import quiet_third_parties
 from mobile_export.simulate import bundle_unet
 
 DOCUMENT, PLACE = Path("docs/results.md"), "correction-cost"
-ROUNDS = 300
 LATENTS = 4  # channels of a latent diffusion model's sample; the largest there are
 TABLES = {"`tac`, two tables": 2, "`affine`, all four": 4}
 
@@ -36,7 +31,7 @@ def main() -> None:
     arguments = parser.parse_args()
     require_place(DOCUMENT, PLACE)
     sizes = ", ".join(f"{name}: {50 * LATENTS * count * 4:,} bytes" for name, count in TABLES.items())
-    head = ("artifact", "sample", "time of all four / time of a step, smallest", "median")
+    head = ("artifact", "sample", "all four over a step's time")
     lines = [f"50 steps x {LATENTS} channels: {sizes}.", "", line(head), line("---" for _ in head)]
     lines += [line(row(Bundle.open(path))) for path in arguments.bundles]
     write_into(DOCUMENT, PLACE, "\n".join(lines))
@@ -47,27 +42,8 @@ def row(bundle: Bundle) -> list[str]:
     model, plan = load_model(bundle.manifest["model"]["source"]), bundle.correction_file("executorch").plan
     subjects = bundle_subjects(bundle, model)
     batch = make_batch(0, "evaluation", range(1), model.sample_shape, subjects.rows(subjects.turn(range(1))))
-    denoiser, x = subjects.guided(bundle_unet(bundle, "executorch")), batch.noise
-    gain, bias = (np.full(x.shape[1], value, np.float32) for value in (1.01, 0.01))
-
-    def step() -> None:
-        advance(plan, 0, x, predict(plan, denoiser, 0, x, batch.conditioning), [], batch.step_noise)
-
-    def correction() -> None:
-        correct(gain, bias, x)  # of the sample
-        correct(gain, bias, x)  # of the model's output, which has its shape
-
-    times: list[tuple[float, float]] = [(timed(step), timed(correction)) for _ in range(ROUNDS)]
-    whole, extra = (np.array(values) for values in zip(*times, strict=True))
-    ratios = (extra.min() / whole.min(), np.median(extra) / np.median(whole))
-    shape = " x ".join(map(str, x.shape[1:]))
-    return [bundle.name, shape, *(f"{100 * ratio:.2f} %" for ratio in ratios)]
-
-
-def timed(run: Callable[[], None]) -> float:
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
+    share = correction_share(plan, subjects.guided(bundle_unet(bundle, "executorch")), batch)
+    return [bundle.name, " x ".join(map(str, model.sample_shape)), f"{100 * share:.2f} %"]
 
 
 if __name__ == "__main__":

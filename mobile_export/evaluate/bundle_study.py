@@ -129,7 +129,7 @@ def _notes(study: Study) -> str:
     shares = []
     for network in study.networks:
         plan = make_plan(settings.samplings[0].sampler, study.model.scheduler_config, settings.samplings[0].steps)
-        share = correction_share(network.denoiser, first.noise, float(plan.timestep[0]), first.conditioning)
+        share = correction_share(plan, network.denoiser, first)
         shares.append(f"{network.name} {100 * share:.2f} %")
     return (
         f"{settings.count} held-out seeds, {settings.calibration_samples} calibration trajectories, seed "
@@ -138,6 +138,6 @@ def _notes(study: Study) -> str:
         f'holds 0, "no" where the other correction is better; "over the reference" is paired, too. Fréchet distances '
         f"are of {features.name}, and need {features.enough} seeds. "
         f"Mean drift and std ratio are those of the sample after the last step, in the worst channel. Bytes are those "
-        f"of the tables that a correction uses. Both halves of a correction take, of a step's time on this desktop: "
+        f"of the tables that a correction uses. Both halves of a correction add to a step's time, on this desktop: "
         f"{', '.join(shares)}.\n"
     )

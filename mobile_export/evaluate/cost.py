@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from correction import Denoiser
-from correction.loop import correct
+from correction import Denoiser, SamplingPlan
+from correction.loop import advance, correct, predict
+from mobile_export.batch import Batch
 
-_ROUNDS = 15
+_ROUNDS = 60
 
 
-def correction_share(denoiser: Denoiser, sample: np.ndarray, timestep: float, conditioning: Mapping[str, Any]) -> float:
-    """Time of both halves of the correction over the time of one call of the network, for one sample (1, C, H, W).
+def correction_share(plan: SamplingPlan, denoiser: Denoiser, batch: Batch) -> float:
+    """What both halves of a correction, all gains and biases at work, add to the time of a step, over that time.
 
-    The two alternate; the smallest wall time of each over the rounds is taken. A ratio from a desktop.
+    The first step of the plan runs with and without, by turns. Timed is what follows the network's call, whose own
+    times differ by more than the correction takes; the medians over the rounds are taken. A ratio from a desktop.
     """
-    channels = sample.shape[1]
+    x, channels = batch.noise, batch.noise.shape[1]
     gain, bias = np.full(channels, 1.01, np.float32), np.full(channels, 0.01, np.float32)
-    best = [float("inf")] * 2
+    calls: list[float] = []
+    rests: dict[bool, list[float]] = {True: [], False: []}
     for _ in range(_ROUNDS):
-        started = time.perf_counter()
-        output = denoiser(sample, timestep, **conditioning)
-        called = time.perf_counter()
-        correct(gain, bias, sample)
-        correct(gain, bias, output)
-        ended = time.perf_counter()
-        best = [min(best[0], called - started), min(best[1], ended - called)]
-    return best[1] / best[0]
+        for corrected, rest in rests.items():
+            started = time.perf_counter()
+            output = predict(plan, denoiser, 0, x, batch.conditioning)
+            called = time.perf_counter()
+            if corrected:
+                output = correct(gain, bias, output)
+            sample, _ = advance(plan, 0, x, output, [], batch.step_noise)
+            if corrected:
+                correct(gain, bias, sample)
+            rest.append(time.perf_counter() - called)
+            calls.append(called - started)
+    without = np.median(rests[False])
+    return float((np.median(rests[True]) - without) / (np.median(calls) + without))
