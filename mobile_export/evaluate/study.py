@@ -103,36 +103,44 @@ class _Cell:
         found = {key: Outcome.load(self.path(key), marks[key]) for key in keys}
         missing = [key for key in keys if found[key] is None]
         if missing:
-            found |= self.measured(runs, missing)
-            for key in missing:
-                outcome = found[key]
-                if outcome is not None:
-                    outcome.save(self.path(key), key, marks[key])
+            found |= self.measured(runs, missing, marks)
         return {key: outcome for key, outcome in found.items() if outcome is not None}
 
     def measured(
-        self, runs: Mapping[OutcomeKey, tuple[Network, SamplingPlan, Correction | None]], keys: Sequence[OutcomeKey]
+        self,
+        runs: Mapping[OutcomeKey, tuple[Network, SamplingPlan, Correction | None]],
+        keys: Sequence[OutcomeKey],
+        marks: Mapping[OutcomeKey, str],
     ) -> dict[OutcomeKey, Outcome]:
-        """Sample the evaluation seeds, a few at a time: the reference, then each of `keys` on the same."""
+        """Sample the evaluation seeds, a few at a time: the reference, then each of `keys` on the same. What an
+        interrupted run had done of them is taken over."""
         study, count = self.study, self.study.settings.count
         study.progress.stage(f"{self.sampling.name}: {len(keys)} rows on {count} held-out seeds")
-        decode, network = image_decoder(study.model), study.features or resnet56()
-        tallies = {key: Tally(network.features) for key in keys}
-        batch, done = study.batch(EVALUATION, count), 0
-        starts = range(0, count, SEEDS_AT_ONCE)
-        for start in starts:
+        decode, features = image_decoder(study.model), (study.features or resnet56()).features
+        files = {key: self.path(key).with_suffix(".tally") for key in keys}
+        tallies = {key: Tally.load(files[key], marks[key], features) for key in keys}
+        batch, starts = study.batch(EVALUATION, count), range(0, count, SEEDS_AT_ONCE)
+        for number, start in enumerate(starts):
+            left = [key for key in keys if tallies[key].seeds <= start]
+            if not left:
+                continue
             few = batch.rows(slice(start, start + SEEDS_AT_ONCE))
             exact = _course(self.plan, self.reference, few, None, SEEDS_AT_ONCE, decode)
-            for key, tally in tallies.items():
+            for done, key in enumerate(left, start=len(keys) * number + len(keys) - len(left) + 1):
                 course = exact
                 if key in runs:
                     quantized, plan, correction = runs[key]
                     denoiser = study.subjects.guided(quantized.denoiser)
                     course = _course(plan, denoiser, few, correction, quantized.batch, decode)
-                tally.add(exact, course)
-                done += 1
-                study.progress.advance(done, len(starts) * len(tallies))
-        return {key: tally.outcome(runs[key][2] if key in runs else None) for key, tally in tallies.items()}
+                tallies[key].add(exact, course)
+                tallies[key].save(files[key], marks[key])
+                study.progress.advance(done, len(starts) * len(keys))
+        found = {}
+        for key, tally in tallies.items():
+            found[key] = tally.outcome(runs[key][2] if key in runs else None)
+            found[key].save(self.path(key), key, marks[key])
+            files[key].unlink()
+        return found
 
     def solved(self, network: Network, name: str) -> tuple[SamplingPlan, Correction | None]:
         """The plan and correction of a method, from the folder or solved now."""

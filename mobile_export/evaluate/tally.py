@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from correction import Correction
+from correction import CheckFailed, Correction
 from correction.tables import NAMES
 from mobile_export.evaluate.outcome import SHOWN, Outcome
 from mobile_export.metrics import IMAGE_PEAK, decibel, psnr
@@ -48,41 +51,69 @@ class Tally:
 
     def __init__(self, features: Callable[[np.ndarray], np.ndarray]) -> None:
         self.features = features
-        self.psnr: list[np.ndarray] = []
-        self.ssim: list[np.ndarray] = []
-        self.found: list[np.ndarray] = []
-        self.images: list[np.ndarray] = []
-        self.energies: list[np.ndarray] = []  # (4, T): of outputs and their errors, of samples and theirs
-        self.moments: list[np.ndarray] = []  # (5, T, C): count, sums of x, x², x_ref, x_ref²
+        self.figures: dict[str, np.ndarray] = {}  # of all seeds, one after the other
+        self.sums: dict[str, np.ndarray] = {}
+
+    @property
+    def seeds(self) -> int:
+        """How many were added."""
+        return len(self.figures.get("psnr", ()))
 
     def add(self, reference: Course, course: Course) -> None:
         """Some seeds, the same in both."""
         exact, ours = np.clip(reference.images, -1, 1), np.clip(course.images, -1, 1)
-        self.psnr.append(psnr(ours, exact))
-        self.ssim.append(ssim(ours, exact))
-        self.found.append(self.features(ours))
-        self.images.append(ours)
         pairs = ((reference.outputs, course.outputs), (reference.samples, course.samples))
-        self.energies.append(np.stack([_energy(v) for a, b in pairs for v in (a.astype(np.float64), a - b)]))
         x, r = course.samples.astype(np.float64), reference.samples.astype(np.float64)
-        sums = [v.sum((0, 3, 4)) for v in (np.ones_like(x), x, x * x, r, r * r)]
-        self.moments.append(np.stack(sums))
+        figures = {
+            "psnr": psnr(ours, exact),
+            "ssim": ssim(ours, exact),
+            "features": self.features(ours),
+            "images": ours[: max(0, SHOWN - self.seeds)],
+        }
+        sums = {
+            # (4, T): of outputs and their errors, of samples and theirs
+            "energies": np.stack([_energy(v) for a, b in pairs for v in (a.astype(np.float64), a - b)]),
+            # (5, T, C): count, sums of x, x², x_ref, x_ref²
+            "moments": np.stack([v.sum((0, 3, 4)) for v in (np.ones_like(x), x, x * x, r, r * r)]),
+        }
+        before = self.figures
+        self.figures = {k: np.concatenate([before[k], v]) if k in before else v for k, v in figures.items()}
+        self.sums = {k: self.sums[k] + v if k in self.sums else v for k, v in sums.items()}
+
+    def save(self, path: Path, mark: str) -> None:
+        """Write what was added so far; mark: digest of all that decides it."""
+        partial = path.with_name(path.name + ".partial")
+        arrays = {name: np.ascontiguousarray(array) for name, array in (self.figures | self.sums).items()}
+        partial.write_bytes(save(arrays, {"mark": mark}))
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path, mark: str, features: Callable[[np.ndarray], np.ndarray]) -> Tally:
+        """What `save` wrote for this mark; an empty one if there is none. Raises CheckFailed for a damaged file."""
+        found = cls(features)
+        if not path.exists():
+            return found
+        try:
+            with safe_open(path, framework="numpy") as file:
+                if (file.metadata() or {}).get("mark") == mark:
+                    found.figures = {name: file.get_tensor(name) for name in ("psnr", "ssim", "features", "images")}
+                    found.sums = {name: file.get_tensor(name) for name in ("energies", "moments")}
+        except (SafetensorError, OSError) as error:
+            raise CheckFailed(f"{path} cannot be read ({error}); delete it to measure again") from error
+        return found
 
     def outcome(self, correction: Correction | None) -> Outcome:
         """What the courses so far amount to."""
-        energies, (count, x, xx, r, rr) = np.sum(self.energies, axis=0), np.sum(self.moments, axis=0)
+        energies, (count, x, xx, r, rr) = self.sums["energies"], self.sums["moments"]
         mean, exact = x / count, r / count
         variance, wanted = xx / count - mean**2, rr / count - exact**2
         kept, tables = _used(correction)
         return Outcome(
-            psnr=np.concatenate(self.psnr),
-            ssim=np.concatenate(self.ssim),
-            features=np.concatenate(self.found),
+            **self.figures,
             output_snr=decibel(energies[0], energies[1]),
             sample_snr=decibel(energies[2], energies[3]),
             mean_drift=mean - exact,
             std_ratio=np.sqrt(np.maximum(variance, 0) / np.maximum(wanted, 1e-30)),
-            images=np.concatenate(self.images)[:SHOWN],
             kept=kept,
             tables=tables,
         )

@@ -18,7 +18,7 @@ from mobile_export.evaluate.network import Network
 from mobile_export.evaluate.outcome import OutcomeKey
 from mobile_export.evaluate.study import CALIBRATION, EVALUATION, Study
 from mobile_export.evaluate.study_settings import Sampling, StudySettings
-from mobile_export.evaluate.tally import ssim
+from mobile_export.evaluate.tally import Tally, ssim
 from mobile_export.metrics import psnr
 from mobile_export.models.diffusion_model import TorchDenoiser
 from mobile_export.progress import Progress
@@ -172,6 +172,44 @@ def test_an_interrupted_study_goes_on(model, tmp_path, outcomes):
     found = study(model, tmp_path).outcomes()
     for key, outcome in outcomes.items():
         np.testing.assert_array_equal(found[key].psnr, outcome.psnr)
+
+
+@pytest.mark.parametrize("rows", [1, 4, 6])
+def test_a_study_that_was_interrupted_on_held_out_seeds_goes_on_at_the_row_where_it_was(
+    model, tmp_path, outcomes, rows
+):
+    class Stops(Progress):
+        measuring = False
+
+        def stage(self, title):
+            self.measuring = " rows on " in title
+
+        def advance(self, done, total):
+            if self.measuring and done == rows:
+                assert total == 8  # four rows, twice: 16 seeds and 2
+                raise KeyboardInterrupt
+
+    settings = dataclasses.replace(SETTINGS, samplings=SETTINGS.samplings[:1])
+    with pytest.raises(KeyboardInterrupt):
+        study(model, tmp_path, settings=settings, progress=Stops()).outcomes()
+    network, done = Skewed(model), []
+    progress = Progress()
+    progress.advance = lambda *so_far: done.append(so_far)
+    found = study(model, tmp_path, network, settings, progress).outcomes()
+    assert done == [(row, 8) for row in range(rows + 1, 9)]
+    seeds = [0, 16, 16, 16, 0, 2, 2, 2]  # of the network; the reference's rows come first
+    assert network.calls == 4 * sum(seeds[rows:])
+    for key, outcome in found.items():
+        for field in dataclasses.fields(outcome):
+            np.testing.assert_array_equal(getattr(outcome, field.name), getattr(outcomes[key], field.name))
+    assert list(tmp_path.glob("*.tally")) == []
+
+
+def test_a_damaged_tally_is_named(model, tmp_path):
+    path = tmp_path / "some.tally"
+    path.write_bytes(b"nothing")
+    with pytest.raises(CheckFailed, match=r"some\.tally cannot be read .* delete it"):
+        Tally.load(path, "mark", lambda images: images)
 
 
 def test_a_damaged_outcome_is_named(model, outcomes, folder, tmp_path):
