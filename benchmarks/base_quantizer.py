@@ -39,7 +39,7 @@ from mobile_export.quantize.recipe import KEPT_IN_FLOAT, Recipe
 from mobile_export.quantize.table import matrix_layers, quantize_layers
 from mobile_export.quiet import quiet_third_parties
 
-DOCUMENT, PLACE = Path("docs/results.md"), "base-quantizer"
+DOCUMENT = Path("docs/results.md")
 BUDGETS = ("3MB", "3.2MB", "3.5MB")
 SEEDS = 8
 WEIGHT_ONLY = {
@@ -57,8 +57,9 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--budget", nargs="*", default=BUDGETS, help="sizes of the artifact at w4a8, as 3MB")
     arguments = parser.parse_args()
-    require_place(DOCUMENT, PLACE)
     model = load_model(arguments.model)
+    place = f"{model.name}-base-quantizer"
+    require_place(DOCUMENT, place)
     settings = ExportSettings(Recipe.of("w8a8"), targets=("executorch",))
     job = Job.of(model, settings)
     plan, reference, fitting = job.plan, TorchDenoiser(model.unet), job.batch(range(settings.range_samples))
@@ -119,7 +120,7 @@ def main() -> None:
     for precision, formats in WEIGHT_ONLY.items():
         for form in formats:
             row(f"{precision}, {form}", Recipe.of(precision, form))
-    write_into(DOCUMENT, PLACE, "\n".join(lines))
+    write_into(DOCUMENT, place, "\n".join(lines))
 
 
 def _first_halves(unet: nn.Module) -> dict[str, int]:

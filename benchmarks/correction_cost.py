@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from correction import Correction
+from correction.tables import NAMES
 from mobile_export.batch import make_batch
 from mobile_export.bundle import Bundle
 from mobile_export.evaluate.bundle_evaluation import bundle_subjects
@@ -21,8 +23,8 @@ from mobile_export.quiet import quiet_third_parties
 from mobile_export.simulate import bundle_unet
 
 DOCUMENT, PLACE = Path("docs/results.md"), "correction-cost"
-LATENTS = 4  # channels of a latent diffusion model's sample; the largest there are
-TABLES = {"`tac`, two tables": 2, "`affine`, all four": 4}
+STEPS, LATENTS = 50, 4  # channels of a latent diffusion model's sample
+TABLES = {"`tac`": ("output_gain", "input_bias"), "`affine`": NAMES}
 
 
 def main() -> None:
@@ -30,9 +32,10 @@ def main() -> None:
     parser.add_argument("bundles", type=Path, nargs="+")
     arguments = parser.parse_args()
     require_place(DOCUMENT, PLACE)
-    sizes = ", ".join(f"{name}: {50 * LATENTS * count * 4:,} bytes" for name, count in TABLES.items())
+    identity = Correction.identity(STEPS, LATENTS)
+    sizes = ", ".join(f"{m} {sum(getattr(identity, n).nbytes for n in names):,} bytes" for m, names in TABLES.items())
     head = ("artifact", "sample", "all four over a step's time")
-    lines = [f"50 steps x {LATENTS} channels: {sizes}.", "", line(head), line("---" for _ in head)]
+    lines = [f"{STEPS} steps x {LATENTS} channels: {sizes}.", "", line(head), line("---" for _ in head)]
     lines += [line(row(Bundle.open(path))) for path in arguments.bundles]
     write_into(DOCUMENT, PLACE, "\n".join(lines))
     print("\n".join(lines))

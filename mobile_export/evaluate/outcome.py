@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
-from correction import CheckFailed
+from mobile_export.evaluate.marked_arrays import read_marked, unreadable, write_marked
 
 SHOWN = 8  # images kept for pictures
 REFERENCE = "reference"  # the network of the rows that others are compared with
@@ -56,23 +52,18 @@ class Outcome:
 
     def save(self, path: Path, key: OutcomeKey, mark: str) -> None:
         """Write it with its key; mark: digest of all that decides it."""
-        about = {"key": json.dumps(asdict(key)), "mark": mark, "kept": str(self.kept), "tables": str(self.tables)}
-        arrays = {f.name: np.ascontiguousarray(getattr(self, f.name)) for f in fields(self) if f.type == "np.ndarray"}
-        partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(save(arrays, about))
-        partial.replace(path)
+        about = {"key": json.dumps(asdict(key)), "kept": str(self.kept), "tables": str(self.tables)}
+        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.type == "np.ndarray"}
+        write_marked(path, arrays, mark, about)
 
     @staticmethod
     def load(path: Path, mark: str) -> Outcome | None:
         """What `save` wrote for this mark; None if there is none. Raises CheckFailed for a file that cannot be read."""
-        if not path.exists():
+        found = read_marked(path, mark)
+        if found is None:
             return None
+        arrays, about = found
         try:
-            with safe_open(path, framework="numpy") as file:
-                about: Mapping[str, Any] = file.metadata() or {}
-                if about.get("mark") != mark:
-                    return None
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return Outcome(**arrays, kept=int(about["kept"]), tables=int(about["tables"]))
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise CheckFailed(f"{path} cannot be read ({error}); delete it to measure again") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise unreadable(path, error) from error

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from correction import CheckFailed, Correction
+from correction import Correction
 from correction.tables import NAMES
+from mobile_export.evaluate.marked_arrays import read_marked, write_marked
 from mobile_export.evaluate.outcome import SHOWN, Outcome
 from mobile_export.metrics import IMAGE_PEAK, decibel, psnr
 
+SUMS = ("energies", "moments")
 SSIM_SIDE = 11  # of the window, in pixels: smaller images have no SSIM
 
 
@@ -82,25 +82,16 @@ class Tally:
 
     def save(self, path: Path, mark: str) -> None:
         """Write what was added so far; mark: digest of all that decides it."""
-        partial = path.with_name(path.name + ".partial")
-        arrays = {name: np.ascontiguousarray(array) for name, array in (self.figures | self.sums).items()}
-        partial.write_bytes(save(arrays, {"mark": mark}))
-        partial.replace(path)
+        write_marked(path, self.figures | self.sums, mark)
 
     @classmethod
     def load(cls, path: Path, mark: str, features: Callable[[np.ndarray], np.ndarray]) -> Tally:
         """What `save` wrote for this mark; an empty one if there is none. Raises CheckFailed for a damaged file."""
-        found = cls(features)
-        if not path.exists():
-            return found
-        try:
-            with safe_open(path, framework="numpy") as file:
-                if (file.metadata() or {}).get("mark") == mark:
-                    found.figures = {name: file.get_tensor(name) for name in ("psnr", "ssim", "features", "images")}
-                    found.sums = {name: file.get_tensor(name) for name in ("energies", "moments")}
-        except (SafetensorError, OSError) as error:
-            raise CheckFailed(f"{path} cannot be read ({error}); delete it to measure again") from error
-        return found
+        tally, found = cls(features), read_marked(path, mark)
+        if found is not None:
+            tally.sums = {name: array for name, array in found[0].items() if name in SUMS}
+            tally.figures = {name: array for name, array in found[0].items() if name not in SUMS}
+        return tally
 
     def outcome(self, correction: Correction | None) -> Outcome:
         """What the courses so far amount to."""

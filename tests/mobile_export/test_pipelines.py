@@ -23,7 +23,7 @@ from mobile_export.quantize.recipe import Recipe
 from mobile_export.simulate import bundle_request, draw
 
 STEPS = 4
-TEXT = ("sd-image", "lcm")  # of the first, also images from text alone
+TEXT = ("sd-image", "lcm-one-level")  # of the first, also images from text alone
 NAMES = ("ddpm", "ldm-kl", "ldm-vq", *TEXT)
 PROMPTS = ("a cat", "a dog")
 COMPONENTS = {
@@ -31,7 +31,7 @@ COMPONENTS = {
     "ldm-kl": ("unet", "vae_decoder"),
     "ldm-vq": ("unet", "vae_decoder"),
     "sd-image": ("unet", "text_encoder", "vae_decoder", "vae_encoder"),
-    "lcm": ("unet", "vae_decoder"),  # with the embeddings of two prompts
+    "lcm-one-level": ("unet", "vae_decoder"),  # with the embeddings of two prompts
 }
 
 
@@ -44,7 +44,7 @@ def settings(name, **changes):
             "calibration_samples": 4,
             "range_samples": 2,
             "image_to_image": name == "sd-image",
-            "prompts": PROMPTS if name == "lcm" else (),
+            "prompts": PROMPTS if name == "lcm-one-level" else (),
             **changes,
         },
     )
@@ -98,7 +98,10 @@ def test_the_artifacts_draw_nearly_diffusers_own_image_of_a_seed(name, target, b
 
 
 def test_a_consistency_model_is_drawn_by_its_own_sampler(bundle_of):
-    assert {name: bundle_of(name).manifest["sampler"] for name in ("ddpm", "lcm")} == {"ddpm": "ddim", "lcm": "lcm"}
+    assert {name: bundle_of(name).manifest["sampler"] for name in ("ddpm", "lcm-one-level")} == {
+        "ddpm": "ddim",
+        "lcm-one-level": "lcm",
+    }
     default = ExportSettings(Recipe.of("w8a8"))
     found = [default.sampling(each) for each in ("LCMScheduler", "TCDScheduler", "PNDMScheduler", "")]
     assert found == [("lcm", 4), ("tcd", 4), ("ddim", 50), ("ddim", 50)]
@@ -106,7 +109,7 @@ def test_a_consistency_model_is_drawn_by_its_own_sampler(bundle_of):
     assert ExportSettings(Recipe.of("w8a8"), "lcm").sampling("") == ("lcm", 4)
 
 
-@pytest.mark.parametrize("name", ["ldm-kl", "sd-image", "lcm"])
+@pytest.mark.parametrize("name", ["ldm-kl", "sd-image", "lcm-one-level"])
 def test_evaluation_compares_decoded_images(name, bundle_of):
     bundle = bundle_of(name)
     found = evaluate(bundle, 2, benchmark=False)
@@ -139,7 +142,7 @@ def test_a_prompt_decides_and_sample_k_does_not_depend_on_how_many_there_are(bun
 
 
 def test_prompts_in_the_bundle_stand_for_a_text_encoder(bundle_of):
-    bundle = bundle_of("lcm")
+    bundle = bundle_of("lcm-one-level")
     text = bundle.manifest["text"]
     assert text["subjects"] == list(PROMPTS) and text["tokenizer"] == [] and (bundle.path / text["prompts"]).is_file()
     (constant,) = load_file(bundle.path / bundle.manifest["constants"]).values()

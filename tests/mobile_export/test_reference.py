@@ -18,7 +18,6 @@ from mobile_export.models.request import Request
 
 PROMPTS = ("a cat", "two dogs on a hill")
 TOLERANCE = 1e-4
-TOLD_APART = 10 * TOLERANCE  # by so much images must differ that should not be the same, or nothing would be shown
 
 
 def theirs(folder: Path, kind: str = "DiffusionPipeline", scheduler: Any = None, seed: int = 7, **call: Any):
@@ -57,14 +56,14 @@ def test_images_of_prompts(name, guidance):
     expected = theirs(saved(name), prompt=list(PROMPTS), num_inference_steps=6, guidance_scale=guidance)
     images = ours(saved(name), prompts=PROMPTS, steps=6, guidance=guidance)
     check(images, expected)
-    assert np.abs(images - ours(saved(name), prompts=PROMPTS, steps=6, guidance=2.5)).max() > TOLD_APART
+    assert np.abs(images - ours(saved(name), prompts=PROMPTS, steps=6, guidance=2.5)).max() > 0.01
 
 
 def test_a_negative_prompt():
     call = {"prompt": list(PROMPTS), "negative_prompt": ["dog"] * 2, "num_inference_steps": 5, "guidance_scale": 3.0}
     images = ours(saved("sd"), prompts=PROMPTS, negative_prompt="dog", steps=5, guidance=3.0)
     check(images, theirs(saved("sd"), **call))
-    assert np.abs(images - ours(saved("sd"), prompts=PROMPTS, steps=5, guidance=3.0)).max() > TOLD_APART
+    assert np.abs(images - ours(saved("sd"), prompts=PROMPTS, steps=5, guidance=3.0)).max() > 0.01
 
 
 # Named samplers on the same pipeline: ancestral, stochastic (which draws at every step), two calls a step.

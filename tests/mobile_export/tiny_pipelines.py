@@ -157,6 +157,11 @@ def _stable_diffusion(scheduler: Any, **parts: Any) -> StableDiffusionPipeline:
     return StableDiffusionPipeline(**text_parts(**parts), scheduler=scheduler)
 
 
+def _consistency_model(**changes: Any) -> LatentConsistencyModelPipeline:
+    unet = text_unet(time_cond_proj_dim=8, **changes)
+    return LatentConsistencyModelPipeline(**text_parts(unet=unet), scheduler=LCMScheduler(**BETAS))
+
+
 PIPELINES: dict[str, Callable[[], Any]] = {
     "ddpm": lambda: DDPMPipeline(pixel_unet(), DDPMScheduler()),
     "ddim": lambda: DDIMPipeline(pixel_unet(), DDIMScheduler()),
@@ -173,9 +178,8 @@ PIPELINES: dict[str, Callable[[], Any]] = {
         **text_parts(unet=text_unet(**ONE_LEVEL)),
         scheduler=DDIMScheduler(clip_sample=False, steps_offset=1, **BETAS),
     ),
-    "lcm": lambda: LatentConsistencyModelPipeline(
-        **text_parts(unet=text_unet(**ONE_LEVEL, time_cond_proj_dim=8)), scheduler=LCMScheduler(**BETAS)
-    ),
+    "lcm": _consistency_model,
+    "lcm-one-level": lambda: _consistency_model(**ONE_LEVEL),
 }
 
 
