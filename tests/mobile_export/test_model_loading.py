@@ -55,6 +55,7 @@ def test_every_kind_is_described_without_its_weights(copied):
         "sd-v": ("StableDiffusionPipeline", "UNet2DConditionModel", (4, 8, 8), (3, 16, 16), text),
         "sd-image": ("StableDiffusionImg2ImgPipeline", "UNet2DConditionModel", (4, 8, 8), (3, 16, 16), text),
         "lcm": ("LatentConsistencyModelPipeline", "UNet2DConditionModel", (4, 8, 8), (3, 16, 16), text),
+        "lcm-one-level": ("LatentConsistencyModelPipeline", "UNet2DConditionModel", (4, 8, 8), (3, 16, 16), text),
     }
 
 
