@@ -7,6 +7,7 @@ import logging
 import executorch.backends.xnnpack._passes as passes
 import executorch.exir.backend.backend_api as backend_api
 import executorch.exir.backend.canonical_partitioners.group_partitioner as group_partitioner
+import executorch.exir.verification.verifier as verifier
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from executorch.exir.lowered_backend_module import LoweredBackendModule
 from torch import nn
 from torch.export import ExportedProgram
+from torch.fx import GraphModule
 from torch.fx.passes.infra.pass_base import PassBase
 
 from mobile_export.backends.executorch.backend import ExecuTorchBackend
@@ -76,6 +78,8 @@ def patched():
         *viewers,
         *program,
         PassBase.__call__,
+        GraphModule.recompile,
+        verifier._check_tensor_args_matching_op_allowed_dtype,
         logging.root.manager.disable,
     )
 
@@ -188,6 +192,7 @@ FUNCTIONS = {
     "narrow": lambda x, _: x.narrow(2, 1, 3) * 2,
     "views of a view": lambda x, _: x.narrow(2, 1, 3).unflatten(1, (2, 4)).movedim(1, 2).contiguous(),
     "shapes": lambda x, _: x.permute(0, 2, 3, 1).reshape(2, 9, 32) + x.reshape(2, 9, 32).mT.reshape(2, 9, 32),
+    "from the end": lambda x, _: x.narrow(-1, -3, 2).mT.reshape(2, -1, 4) + x.argmax(-1).reshape(-1, 2, 4)[:2, :1],
     "chunks": lambda x, _: torch.cat([part.sigmoid() for part in x.chunk(4, 1)[::-1]], 1),
     "split and unbind": lambda x, _: x.split(3, 1)[0] + torch.stack(x.unbind(0)).select(1, 2)[:, None],
     "many parts": lambda x, _: torch.cat([x * n for n in range(7)], 1),
@@ -201,8 +206,13 @@ FUNCTIONS = {
     "pools": lambda x, _: F.max_pool2d(x, 2, 2) + F.avg_pool2d(x, 2) + F.max_pool2d(x, 2),
     "upsampling": lambda x, _: F.interpolate(x, scale_factor=2.0) + F.interpolate(x, size=12, mode="bilinear"),
     "padding": lambda x, _: F.pad(x, (0, 1, 0, 1)).reshape(-1, 7, 7).max(1).values,
+    "paddings": lambda x, _: (
+        F.pad(x, (1, 1), value=0.5)[..., :6] + F.pad(x, (2, -1, -1, 1), mode="reflect")[..., 1:] + F.pad(x, (-1, 1))
+    ),
     "attention": attention,
     "product": lambda x, _: torch.einsum("nchw,ndhw->ncd", x, x).softmax(-1),
+    "products": lambda x, _: x @ x.new_ones(6, 5) + torch.matmul(x[:, :, :, :5].mT, x).mean(2, keepdim=True)[..., :5],
+    "softmax": lambda x, _: x.softmax(1) + x.softmax(-1, dtype=torch.float64).float() + x.log_softmax(2),
     "in place": lambda x, _: (x * 2).relu_().add_(1).clamp_(max=3),
     "comparisons": lambda x, _: torch.where(x > 0.1, x, x.abs().sqrt()) ** 2,
     "indices": lambda x, _: x[:, [0, 2]] + x[:, 1:3, ::2].repeat(1, 1, 2, 1),
@@ -216,6 +226,43 @@ FUNCTIONS = {
 def test_shortcuts_change_no_byte_of(function):
     network, image = Function(function).eval().requires_grad_(False), (torch.rand(2, 8, 6, 6),)
     assert lower(network, image) == lower(network, image, shortcuts=False)
+
+
+class Bare(nn.Module):
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+@pytest.mark.parametrize(
+    ("function", "runs"),
+    [
+        (lambda x: torch.ops.aten._unsafe_view(F.pad(x, (0, 1)), [2, 48, 7]).softmax(-1), 0),
+        (lambda x: F.pad(x, (1, 1, 0, 0), mode="reflect"), 1),
+        (lambda x: x.softmax(-1, dtype=torch.float64), 1),
+    ],
+    ids=["primitives", "a mode of padding", "a change of type"],
+)
+def test_what_is_one_other_operator_does_not_have_the_network_traced_anew(function, runs, monkeypatch):
+    found, run = [], ExportedProgram.run_decompositions
+    monkeypatch.setattr(
+        ExportedProgram, "run_decompositions", lambda self, *rest: found.append(self) or run(self, *rest)
+    )
+    lower(Bare(function), (torch.rand(2, 8, 6, 6),))
+    assert len(found) == runs
+
+
+def test_the_types_of_arguments_are_checked_once(products, monkeypatch):
+    checked, check = [], verifier._check_tensor_args_matching_op_allowed_dtype
+    name = "_check_tensor_args_matching_op_allowed_dtype"
+    monkeypatch.setattr(verifier, name, lambda module: checked.append(len(module.graph.nodes)) or check(module))
+    lower(products, INDEX)
+    (whole,) = checked
+    lower(products, INDEX, shortcuts=False)
+    assert whole == checked[1] == max(checked)
 
 
 @pytest.mark.parametrize("options", [{}, {"padding": 1}, {"stride": 1}, {"ceil_mode": True}])

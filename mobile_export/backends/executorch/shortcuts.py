@@ -16,13 +16,15 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, TensorType
 from torch._export.utils import _is_cia_op, _is_preservable_cia_op
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
+from mobile_export.backends.executorch.deferred_code import deferring
 from mobile_export.backends.executorch.dependencies import Dependencies
+from mobile_export.backends.executorch.primitives import write_primitives
 
 MOST_CONCATENATED = 5  # by XNNPACK, in one operation
 Needs = Callable[[Node], bool]
@@ -58,8 +60,19 @@ def _mixed_types(node: Node) -> bool:
     return _named("add.", "mul.", "sub.", "div.", "minimum")(node) and (len(types) > 1 or None in types)
 
 
+def _number_for_a_tensor(node: Node) -> bool:
+    """Whether one of its arguments is a number where the operator takes a tensor."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        return False
+    given = [*zip(schema.arguments, node.args, strict=False)]
+    given += [(each, node.kwargs[each.name]) for each in schema.arguments if each.name in node.kwargs]
+    return any(isinstance(value, (bool, int, float)) and isinstance(of.type, TensorType) for of, value in given)
+
+
 # By the name of a pass, what a node must be for it to have something to do; a pass that is not listed always runs.
 NEEDS: Mapping[str, Needs] = {
+    "ScalarToTensorPass": _number_for_a_tensor,
     "SymToTensorPass": _named("sym_"),
     "RemoveMixedTypeOperators": _mixed_types,
     "NormalizeTransposePass": _named("aten.t."),
@@ -87,11 +100,13 @@ NEEDS: Mapping[str, Needs] = {
 @contextlib.contextmanager
 def take_shortcuts() -> Iterator[None]:
     """Skips passes and decompositions that have nothing to do, and the checks between passes: the last program is
-    checked. Shares provenance records and tensors instead of copying them, keeps dependencies as bits, searches what
-    is new alone for garbage. Everything is put back at the end."""
+    checked, and the types of arguments once, before delegation. Shares provenance records and tensors instead of
+    copying them, keeps dependencies as bits, writes the code of a graph when it is called, searches what is new alone
+    for garbage. Everything is put back at the end."""
     import executorch.backends.xnnpack._passes as passes
     import executorch.exir.backend.backend_api as backend_api
     import executorch.exir.backend.canonical_partitioners.group_partitioner as group_partitioner
+    import executorch.exir.verification.verifier as verifier
     import torch._export.utils as export_operators
     import torch.fx.passes.infra.partitioner as partitioner
     import torch.fx.traceback as traceback
@@ -109,15 +124,27 @@ def take_shortcuts() -> Iterator[None]:
         return run_pass(self, graph_module) if _has_work(self, graph_module) else PassResult(graph_module, False)
 
     def decompose_if_needed(self: ExportedProgram, table: Any = None, *rest: Any) -> ExportedProgram:
+        if table:
+            write_primitives(self.graph_module)
         if table is not None and not any(_decomposes(node, table) for node in _calls(self.graph_module)):
             return self
         return decompose(self, table, *rest)
+
+    check_types, types_checked = verifier._check_tensor_args_matching_op_allowed_dtype, False
+
+    def check_types_once(graph_module: GraphModule) -> None:
+        nonlocal types_checked
+        if not types_checked:
+            check_types(graph_module)
+        types_checked = True
 
     register_once = functools.cache(export_operators._materialize_cpp_cia_ops)
     patches: list[tuple[Any, str, Any]] = [
         (PassBase, "__call__", run_if_needed),
         (ExportedProgram, "run_decompositions", decompose_if_needed),
         (ExportedProgram, "_validate", lambda self: None),
+        (GraphModule, "recompile", deferring(GraphModule.recompile)),
+        (verifier, "_check_tensor_args_matching_op_allowed_dtype", check_types_once),
         (passes, "_transform", transform_if_needed),
         (traceback, "copy", types.SimpleNamespace(copy=copy.copy, deepcopy=list)),  # lists of immutable records
         (backend_api, "copy", types.SimpleNamespace(deepcopy=_copy_without_tensors)),
