@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 from coreml_cases import Packaged, make_package
+from coremltools.converters.mil.mil import Program
 
 from correction.errors import CheckFailed, UsageError
+from mobile_export.backends.coreml import conversion
 from mobile_export.backends.coreml.layer_sites import layer_before
 from mobile_export.backends.coreml.parity import LIMITS, Case, check_arithmetic, check_package
 from mobile_export.backends.coreml.stored_codes import compare_codes
@@ -138,13 +141,30 @@ def test_inputs_of_the_text_network_have_their_names(packages):
     assert list(package.inputs) == ["sample", "timestep", "encoder_hidden_states"]
 
 
-def test_the_same_network_gives_the_same_bytes(packages, tmp_path):
+def test_the_same_network_gives_the_same_bytes(packages, tmp_path, monkeypatch):
+    """Also where the converter checks the whole program around each of its passes."""
     first = packages("classes", RECIPES["w4a8"]).path
+    monkeypatch.setattr(conversion, "_checked_at_the_ends", contextlib.nullcontext)
     second = make_package(tmp_path, "classes", RECIPES["w4a8"]).path
     files = sorted(p.relative_to(first) for p in first.rglob("*") if p.is_file())
     assert len(files) == 3
     for name in files:
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+def test_the_program_is_checked_at_the_ends_and_the_check_is_put_back(tmp_path, monkeypatch):
+    checked, check = [], Program.validate
+    monkeypatch.setattr(
+        Program, "validate", lambda self, *rest: checked.append(len(self.functions)) or check(self, *rest)
+    )
+    counting = Program.validate
+    make_package(tmp_path, "classes", RECIPES["w4a8"])
+    assert 2 <= len(checked) <= 20  # of some hundred
+    assert Program.validate is counting
+    monkeypatch.setattr(conversion, "put_codes", None)
+    with pytest.raises(TypeError, match="NoneType"):
+        make_package(tmp_path / "again", "classes", RECIPES["w4a8"])
+    assert Program.validate is counting
 
 
 def test_no_float_weight_is_left_where_a_layer_is_quantized(packages):

@@ -51,7 +51,7 @@ def convert(network: nn.Module, interface: Interface, layers: Mapping[str, Layer
     pipeline = ct.PassPipeline()
     pipeline.remove_passes(_HARMFUL)
     keep_float32 = _Float32Operations()
-    with _quiet_converter():
+    with _quiet_converter(), _checked_at_the_ends():
         program = ct.convert(
             exported,
             inputs=[
@@ -100,6 +100,25 @@ class _Float32Operations:
         ends = frozenset[str]().union(*(self.known.get(user, ()) for user in users))
         own = frozenset({_EXACT_ENDS[op.op_type]} if op.op_type in _EXACT_ENDS else ())
         return own | (ends if op.outputs[0].rank <= 2 else ends - {"angle"})
+
+
+@contextlib.contextmanager
+def _checked_at_the_ends() -> Iterator[None]:
+    """The converter checks the whole program before and after each of some hundred passes, a quarter of its time. Here
+    it is checked after dead code is eliminated and before it is written, when its check is of origins, too."""
+    from coremltools.converters.mil.mil import Program
+
+    check = Program.validate
+
+    def check_with_origins(self: Any, check_essential_scope: bool = False) -> None:
+        if check_essential_scope:
+            check(self, check_essential_scope)
+
+    Program.validate = check_with_origins
+    try:
+        yield
+    finally:
+        Program.validate = check
 
 
 @contextlib.contextmanager
