@@ -41,15 +41,16 @@ def _view(tensor: Node, shape: list[int]) -> Primitive:
 
 
 def _reshape(tensor: Node, shape: list[int]) -> Primitive:
-    """A view; of a contiguous copy, where there is none of the tensor as it lies in memory."""
+    """A view of the shape as it is given; where there is none of the tensor as it lies in memory, a contiguous copy and
+    a view of the shape with its -1 replaced."""
     value = tensor.meta["val"]
     alike = torch.empty_strided(value.shape, value.stride(), device="meta")
-    shape = [*alike.reshape(shape).shape]
     try:
         alike.view(shape)
     except RuntimeError:
         tensor = tensor.graph.call_function(aten.clone.default, (tensor,), {"memory_format": torch.contiguous_format})
         tensor.meta["val"] = value.clone(memory_format=torch.contiguous_format)
+        shape = [*alike.reshape(shape).shape]
     return _view(tensor, shape)
 
 
