@@ -24,6 +24,7 @@ SCREENSHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
 SCREENS = {
     "desktop-light": (1280, 900, "light"),
     "desktop-dark": (1280, 900, "dark"),
+    "narrow-desktop": (1100, 800, "light"),
     "phone-light": (390, 844, "light"),
     "small-phone-dark": (360, 740, "dark"),
 }
@@ -105,6 +106,16 @@ def test_page_fits_and_is_complete(browser: Any, pages: dict[str, Path], page: s
            }).map(each => each.outerHTML.slice(0, 120))"""
     )
     assert escaped == []
+    divided = browser.execute_script(
+        """const range = document.createRange();
+           return [...document.querySelectorAll('.seed.head div')].flatMap(each => each.firstChild ?
+               [...each.textContent.matchAll(/[^ ]+/g)].filter(word => {
+                   range.setStart(each.firstChild, word.index);
+                   range.setEnd(each.firstChild, word.index + word[0].length);
+                   return range.getClientRects().length > 1;
+               }).map(word => word[0]) : [])"""
+    )
+    assert divided == [], f"words in heads of columns that are broken on {screen}"
     broken = browser.execute_script(
         "return [...document.images].filter(each => !(each.complete && each.naturalWidth > 0)).map(each => each.alt)"
     )
