@@ -17,7 +17,7 @@ from mobile_export.batch import make_batch
 from mobile_export.bundle import Bundle
 from mobile_export.evaluate.bundle_evaluation import bundle_subjects
 from mobile_export.evaluate.comparison_table import line, require_place, write_into
-from mobile_export.evaluate.cost import correction_share
+from mobile_export.evaluate.cost import step_cost
 from mobile_export.models.diffusion_model import load_model
 from mobile_export.quiet import quiet_third_parties
 from mobile_export.simulate import bundle_unet
@@ -45,8 +45,8 @@ def row(bundle: Bundle) -> list[str]:
     model, plan = load_model(bundle.manifest["model"]["source"]), bundle.correction_file("executorch").plan
     subjects = bundle_subjects(bundle, model)
     batch = make_batch(0, "evaluation", range(1), model.sample_shape, subjects.rows(subjects.turn(range(1))))
-    share = correction_share(plan, subjects.guided(bundle_unet(bundle, "executorch")), batch)
-    return [bundle.name, " x ".join(map(str, model.sample_shape)), f"{100 * share:.2f} %"]
+    cost = step_cost(plan, subjects.guided(bundle_unet(bundle, "executorch")), batch)
+    return [bundle.name, " x ".join(map(str, model.sample_shape)), f"{100 * cost.share:.2f} %"]
 
 
 if __name__ == "__main__":

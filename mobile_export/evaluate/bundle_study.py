@@ -14,7 +14,7 @@ from mobile_export.evaluate.bundle_evaluation import bundle_subjects
 from mobile_export.evaluate.comparison import Comparison, compare, reference_distances
 from mobile_export.evaluate.comparison_pictures import write_pictures
 from mobile_export.evaluate.comparison_table import comparison_tables
-from mobile_export.evaluate.cost import correction_share
+from mobile_export.evaluate.cost import step_cost
 from mobile_export.evaluate.feature_network import FeatureNetwork
 from mobile_export.evaluate.frechet import FeatureStatistics
 from mobile_export.evaluate.network import Network
@@ -126,11 +126,11 @@ def picture_statistics(
 def _notes(study: Study) -> str:
     features = study.features or resnet56()
     settings, first = study.settings, study.batch(EVALUATION, 1)
-    shares = []
+    costs = []
     for network in study.networks:
         plan = make_plan(settings.samplings[0].sampler, study.model.scheduler_config, settings.samplings[0].steps)
-        share = correction_share(plan, network.denoiser, first)
-        shares.append(f"{network.name} {100 * share:.2f} %")
+        cost = step_cost(plan, network.denoiser, first)
+        costs.append(f"{network.name} {100 * cost.share:.2f} % of {cost.seconds:.3f} s")
     return (
         f"{settings.count} held-out seeds, {settings.calibration_samples} calibration trajectories, seed "
         f'{settings.seed}; intervals are 95 % bootstraps over the seeds. "Default ahead by" is the paired difference '
@@ -138,6 +138,6 @@ def _notes(study: Study) -> str:
         f'holds 0, "no" where the other correction is better; "over the reference" is paired, too. Fréchet distances '
         f"are of {features.name}, and need {features.enough} seeds. "
         f"Mean drift and std ratio are those of the sample after the last step, in the worst channel. Bytes are those "
-        f"of the tables that a correction uses. Both halves of a correction add to a step's time, on this desktop: "
-        f"{', '.join(shares)}.\n"
+        f"of the tables that a correction uses. Both halves of a correction add to a step's time, of one "
+        f"sample on this desktop: {', '.join(costs)}.\n"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,11 +14,19 @@ from mobile_export.batch import Batch
 _ROUNDS = 60
 
 
-def correction_share(plan: SamplingPlan, denoiser: Denoiser, batch: Batch) -> float:
-    """What both halves of a correction, all gains and biases at work, add to the time of a step, over that time.
+@dataclass(frozen=True)
+class StepCost:
+    """seconds: of a step without a correction, of one sample; share: what a correction adds, over these."""
+
+    seconds: float
+    share: float
+
+
+def step_cost(plan: SamplingPlan, denoiser: Denoiser, batch: Batch) -> StepCost:
+    """The time of a step, and what both halves of a correction, all gains and biases at work, add to it.
 
     The first step of the plan runs with and without, by turns. Timed is what follows the network's call, whose own
-    times differ by more than the correction takes; the medians over the rounds are taken. A ratio from a desktop.
+    times differ by more than the correction takes; the medians over the rounds are taken. Both are of a desktop.
     """
     x, channels = batch.noise, batch.noise.shape[1]
     gain, bias = np.full(channels, 1.01, np.float32), np.full(channels, 0.01, np.float32)
@@ -36,4 +45,5 @@ def correction_share(plan: SamplingPlan, denoiser: Denoiser, batch: Batch) -> fl
             rest.append(time.perf_counter() - called)
             calls.append(called - started)
     without = np.median(rests[False])
-    return float((np.median(rests[True]) - without) / (np.median(calls) + without))
+    seconds = float(np.median(calls) + without)
+    return StepCost(seconds, float(np.median(rests[True]) - without) / seconds)

@@ -31,6 +31,7 @@ def test_the_command_writes_tables_and_pictures_and_says_where(run, w4a8, tmp_pa
     text = (folder / "comparison.md").read_text()
     assert text.strip() in page.read_text() and "oracle (fitted on these very seeds)" in text
     assert "4 held-out seeds, 8 calibration trajectories, seed 0" in text
+    assert re.search(r"add to a step's time, .*: tiny-w4a8, ExecuTorch -?\d+\.\d\d % of \d\.\d{3} s\.", text)
     assert len(list(folder.glob("grid-*.png"))) == len(list(folder.glob("curves-*.png"))) == 1
     assert json.dumps(found)  # no NaN: images of 8 x 8 have no SSIM
 

@@ -33,4 +33,5 @@ def test_both_halves_over_the_step_without_them(monkeypatch, sampler):
     monkeypatch.setattr(cost, "advance", clock.takes(0.1, loop.advance))
     denoiser = clock.takes(lambda: jitter.choice([0.9, 0.9, 0.9, 5.0]), lambda x, t: 0.5 * x)
     plan, batch = make_plan(sampler, SCHEDULER, 5), make_batch(0, "evaluation", range(1), (3, 4, 4), {})
-    assert cost.correction_share(plan, denoiser, batch) == pytest.approx(2 * 0.002 / (0.9 + 0.1))
+    found = cost.step_cost(plan, denoiser, batch)
+    assert (found.seconds, found.share) == (pytest.approx(0.9 + 0.1), pytest.approx(2 * 0.002 / (0.9 + 0.1)))
