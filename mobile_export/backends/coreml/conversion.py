@@ -104,8 +104,8 @@ class _Float32Operations:
 
 @contextlib.contextmanager
 def _checked_at_the_ends() -> Iterator[None]:
-    """The converter checks the whole program before and after each of some hundred passes, a quarter of its time. Here
-    it is checked after dead code is eliminated and before it is written, when its check is of origins, too."""
+    """The converter checks the whole program before and after each of its passes, which takes much of its time. Here it
+    is checked after dead code is eliminated and before it is written, when its check is of origins, too."""
     from coremltools.converters.mil.mil import Program
 
     check = Program.validate

@@ -1,4 +1,7 @@
-"""Deferred code: the Python of a graph module is written when it is first asked for, not after every change."""
+"""Deferred code: the Python of a graph module is written when it is first asked for, not after every change.
+
+torch's own `_LazyGraphModule` is a class that a module has to be made of; those of the exporter are not.
+"""
 
 from __future__ import annotations
 
