@@ -32,8 +32,6 @@ build/emoji32-w8a8 build/emoji32-w4a8: build/emoji32-%: | env
 
 results: build/emoji32-w8a8 build/emoji32-w4a8 ## Make the tables and pictures of docs/results.md from nothing; takes hours, and goes on where it was interrupted
 	$(BIN)/python benchmarks/results.py build/results
-	$(BIN)/mobile-export evaluate build/results/emoji32-w8a8 -o build/results/emoji32-ddim-20-512.study --sampler ddim:20 \
-		--method tac --method affine --method input-affine-ner -n 512 --into docs/corrections.md --name emoji32-more-seeds
 	$(BIN)/python benchmarks/calibration_size.py build/results/digits28-w8a8 build/results/calibration
 	$(BIN)/python benchmarks/other_bits.py emoji32 build/results/emoji32-other-bits.study
 	$(BIN)/python benchmarks/other_bits.py digits28 build/results/digits28-other-bits.study

@@ -37,7 +37,7 @@ from mobile_export.quiet import quiet_third_parties
 from mobile_export.terminal import TerminalProgress
 
 DOCUMENT = Path("docs/corrections.md")
-SETTINGS = StudySettings((Sampling("ddim", 20),), (DEFAULT_METHOD, "affine", "ptqd", "d2-dpm"), count=128)
+SETTINGS = StudySettings((Sampling("ddim", 20),), (DEFAULT_METHOD, "tac", "ptqd", "d2-dpm"), count=128)
 
 
 def main() -> None:

@@ -103,7 +103,7 @@ _ALL = (
     ),
 )
 METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method in _ALL})
-DEFAULT_METHOD = "tac"
+DEFAULT_METHOD = "affine"
 
 
 def find_method(name: str) -> Method:

@@ -20,7 +20,7 @@ from mobile_export.terminal import TerminalProgress
 if TYPE_CHECKING:
     from mobile_export.evaluate.comparison import Comparison
 
-DEFAULT_METHODS = (DEFAULT_METHOD, "ptqd", "d2-dpm")
+DEFAULT_METHODS = (DEFAULT_METHOD, "tac", "ptqd", "d2-dpm")
 
 
 @app.command()

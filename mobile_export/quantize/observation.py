@@ -148,8 +148,9 @@ def _kept(name: str, recipe: Recipe | None) -> tuple[bool, bool]:
     """Whether the recipe needs the ranges of a layer, and the energies of its inputs."""
     if recipe is None:
         return True, True
-    format = recipe.layer(name).format
-    return not recipe.precision.weight_only, format is not None and format.kind == "palette"
+    layer = recipe.layer(name)
+    rounded = not (recipe.precision.weight_only or layer.float_inputs)
+    return rounded, layer.format is not None and layer.format.kind == "palette"
 
 
 def _hook(seen: LayerObservation, ranges: bool, energy: bool, groups: int) -> Callable[..., None]:

@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,23 @@ MAX_BYTES = 2**20
 ROUNDINGS = ("inputs", "nearest")
 ACTIVATIONS = ("dynamic", "static")
 _KEYS = ("precision", "format", "layers", "rounding", "activations")
-_HOW = 'say "float", or "w" and the bits, with a format if it should not be the default one, as in "w6 palette16"'
+_HOW = (
+    'say "float", or "w" and the bits, with "a16" for inputs in floating point and a format if it should not be the '
+    'default one, as in "w8a16" or "w6 palette16"'
+)
 
 
 @dataclass(frozen=True)
 class LayerRecipe:
     """Bits and format of one layer's weights, both None where it stays in floating point.
 
-    Raises UsageError for bits that do not exist, or that the format does not have.
+    float_inputs: the layer's inputs are not rounded, whatever the network's precision is. Raises UsageError for bits
+    that do not exist, or that the format does not have.
     """
 
     bits: int | None
     format: WeightFormat | None
+    float_inputs: bool = False
 
     def __post_init__(self) -> None:
         if (self.bits is None) != (self.format is None):
@@ -50,18 +55,20 @@ class LayerRecipe:
 
     @property
     def name(self) -> str:
-        return "float" if self.format is None else f"w{self.bits} {self.format.name}"
+        inputs = "a16" if self.float_inputs else ""
+        return "float" if self.format is None else f"w{self.bits}{inputs} {self.format.name}"
 
     @classmethod
     def parse(cls, text: str) -> LayerRecipe:
-        """ "float", "w8" (in the default format of its bits) or "w8 block32"; raises UsageError for others."""
+        """ "float", "w8" (in the default format of its bits), "w8 block32" or "w8a16"; raises UsageError for others."""
         if text == "float":
             return FLOAT
-        match = re.fullmatch(r"w(\d{1,2})(?: (\w+))?", text)
+        match = re.fullmatch(r"w(\d{1,2})(a16)?(?: (\w+))?", text)
         if match is None:
             raise UsageError(f"a layer cannot be {text!r}: {_HOW}")
         bits = int(match[1])
-        return cls(bits, WeightFormat.default(bits) if match[2] is None else WeightFormat.parse(match[2]))
+        format = WeightFormat.default(bits) if match[3] is None else WeightFormat.parse(match[3])
+        return cls(bits, format, match[2] is not None)
 
 
 FLOAT = LayerRecipe(None, None)
@@ -178,7 +185,9 @@ class Recipe:
             if not isinstance(text, str):
                 raise UsageError(f"a layer cannot be {text!r}: {_HOW}")
             parsed = LayerRecipe.parse(text)
-            return self._with_bits(parsed.bits) if parsed.bits is not None and " " not in text else parsed
+            if parsed.bits is None or " " in text:
+                return parsed
+            return replace(self._with_bits(parsed.bits), float_inputs=parsed.float_inputs)
         except UsageError as error:
             raise UsageError(f"layers.{name}: {error}") from error
 

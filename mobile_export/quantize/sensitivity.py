@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -85,9 +85,11 @@ def within_budget(recipe: Recipe, sensitivities: Sequence[LayerSensitivity], spa
     layers: dict[str, LayerRecipe] = dict(recipe.layers)
     for each in sorted(sensitivities, key=lambda s: (-s.saved / max(s.bytes, 1), s.name)):
         if each.saved > 0 and each.bytes <= spare:
-            layers[each.name] = LayerRecipe.parse(f"w{bits}")
+            layers[each.name] = replace(
+                LayerRecipe.parse(f"w{bits}"), float_inputs=recipe.layer(each.name).float_inputs
+            )
             spare -= each.bytes
-    return Recipe(recipe.precision, recipe.format, layers, recipe.rounding)
+    return replace(recipe, layers=layers)
 
 
 def as_rows(sensitivities: Sequence[LayerSensitivity], recipe: Recipe) -> list[Mapping[str, object]]:

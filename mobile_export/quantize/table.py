@@ -162,7 +162,8 @@ def quantize_layers(
             known = seen.correlation if looks else replace(seen.correlation, total=None)
             weight = quantize_weight(module.weight, wanted.bits, wanted.format, known)
             bias = module.bias if module.bias is not None else torch.zeros(len(module.weight))
-            grids = (None, None) if recipe.precision.weight_only else _grids(name, seen)
+            plain = recipe.precision.weight_only or wanted.float_inputs
+            grids = (None, None) if plain else _grids(name, seen)
             layers[name] = LayerQuantization(weight, bias.detach().float().clone(), *grids)
             if wanted.bits in ROUNDED_BITS:
                 total = known.total

@@ -57,15 +57,16 @@ def unused_layers(network: nn.Module, inputs: Inputs) -> list[str]:
 
 
 def quantized(
-    network: nn.Module, inputs: Inputs, recipe: str = "w8a8", activations: str = "static"
+    network: nn.Module, inputs: Inputs, recipe: str | Recipe = "w8a8", activations: str = "static"
 ) -> QuantizationTable:
     seen = observe_layers(network, lambda: call_network(network, inputs))
-    return quantize_layers(network, seen, Recipe.of(recipe, activations=activations))
+    wanted = recipe if isinstance(recipe, Recipe) else Recipe.of(recipe, activations=activations)
+    return quantize_layers(network, seen, wanted)
 
 
 @torch.no_grad()
 def eager_lockstep(
-    network: nn.Module, inputs: Inputs, recipe: str = "w4a8", activations: str = "static"
+    network: nn.Module, inputs: Inputs, recipe: str | Recipe = "w4a8", activations: str = "static"
 ) -> tuple[Lockstep, QuantizationTable]:
     """The form in low bits, in eager PyTorch, against the quantized model."""
     table = activations_of(quantized(network, inputs, recipe, activations))

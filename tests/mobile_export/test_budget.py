@@ -95,6 +95,11 @@ def test_a_byte_goes_where_it_saves_most():
     assert set(within_budget(W4A16, found, 100, 8).layers) == {"b"}
     given = Recipe(W4A16.precision, W4A16.format, {"z": LayerRecipe.parse("float")})
     assert set(within_budget(given, found, 10, 8).layers) == {"b", "z"}
+    text = {"precision": "w4a8", "activations": "static", "layers": {"a": "w4a16"}}
+    spent = within_budget(Recipe.from_dict(text), found, 100, 8).as_dict()  # what is not about bits stays
+    assert spent == {**text, "format": "channel", "layers": {"a": "w4a16 channel", "b": "w8 channel"}}
+    spent = within_budget(Recipe.from_dict(text), found, 110, 8).as_dict()
+    assert spent["layers"] == {"a": "w8a16 channel", "b": "w8 channel"}
     with pytest.raises(UsageError, match="the budget is 1,234 bytes too small for w4a16"):
         within_budget(W4A16, found, -1234, 8)
 

@@ -15,13 +15,15 @@ from mobile_export.backends.executorch import pieces
 from mobile_export.backends.executorch.contents import missing_constants, read_contents, stored_bytes
 from mobile_export.backends.executorch.layers import Convolution, MatrixProduct, convolution, product
 from mobile_export.backends.executorch.lowering import lower
+from mobile_export.backends.executorch.network import network_for
 from mobile_export.backends.executorch.runtime import LoadedProgram
 from mobile_export.backends.executorch.support import activations_of
+from mobile_export.models.component import call_network
 from mobile_export.quantize.activations import ActivationGrid
 from mobile_export.quantize.dynamic_quantize import DynamicQuantize, WindowQuantize, row_codes
-from mobile_export.quantize.quantized_unet import QuantizedLayer
+from mobile_export.quantize.quantized_unet import QuantizedLayer, quantized_model
 from mobile_export.quantize.recipe import Recipe
-from mobile_export.quantize.table import LayerQuantization, QuantizationTable
+from mobile_export.quantize.table import LayerQuantization, QuantizationTable, matrix_layers
 from mobile_export.quantize.weights import WeightCodes, quantize_linear
 
 FLOATS = st.just(0.0) | st.floats(2.0**-40, 2.0**40, width=32) | st.floats(-(2.0**40), -(2.0**-40), width=32)
@@ -217,3 +219,23 @@ def test_a_whole_unet_in_lock_step(recipe):
     assert found.worst_step <= 1
     assert found.flip_rate < 1e-3
     assert found.output_error < 1e-5
+
+
+@pytest.mark.parametrize("activations", ["dynamic", "static"])
+def test_a_unet_of_which_some_layers_have_float_inputs_is_one_delegate_and_in_lock_step(activations):
+    unet = tiny.make_unet()
+    free = [name for name, _ in matrix_layers(unet) if name.endswith("conv_shortcut")]
+    layers = dict.fromkeys(free, "w8a16")
+    recipe = Recipe.from_dict({"precision": "w4a8", "activations": activations, "layers": layers})
+    inputs = {"sample": random(1, 3, 8, 8), "timestep": torch.tensor([500.0]), "class_labels": torch.tensor([1])}
+    found, table = channels_last_cases.eager_lockstep(unet, inputs, recipe)
+    assert found.points == channels_last_cases.ENDS[activations] * (len(table.layers) - len(free))
+    assert found.worst_step <= 1
+    assert found.flip_rate < 1e-3
+    assert found.output_error < 1e-5
+    lowered = lower(network_for(unet, table.layers).eval(), tuple(inputs.values()))
+    assert lowered.delegates == 1 and lowered.undelegated == {"aten.embedding.default": 1}
+    with torch.no_grad():
+        exact = call_network(quantized_model(unet, table), inputs)
+    (ours,) = LoadedProgram(lowered.data, "some float inputs")(*inputs.values())
+    assert float((ours - exact).norm() / exact.norm()) < 1e-3  # codes at a tie may go either way

@@ -80,8 +80,8 @@ def test_the_rules_of_a_unet_leave_text_encoders_and_autoencoders_alone(name):
 
 
 def layer_recipes():
-    pairs = [LayerRecipe(b, f) for b in WEIGHT_BITS for f in map(WeightFormat.parse, FORMATS) if b in f.bits]
-    return st.sampled_from([FLOAT, *pairs])
+    pairs = [(b, f) for b in WEIGHT_BITS for f in map(WeightFormat.parse, FORMATS) if b in f.bits]
+    return st.sampled_from([FLOAT, *(LayerRecipe(*pair, float_inputs) for pair in pairs for float_inputs in (0, 1))])
 
 
 FORMATS = ("channel", "block32", "block8", "palette16", "palette4", "palette")
@@ -169,6 +169,20 @@ def test_shortcuts_keep_8_bits_unless_a_file_says_otherwise():
     assert Recipe.of("w4a8").layer(name).name == Recipe.of("w2a16").layer(name).name == "w8 channel"
     assert Recipe.of("w8a8").layer(name).name == "w8 channel"
     assert Recipe.from_dict({"precision": "w4a8", "layers": {name: "w4"}}).layer(name).name == "w4 channel"
+
+
+def test_inputs_of_a_layer_stay_in_floating_point_where_it_is_asked_for():
+    layers = {"1": "w8a16", "2": "w4a16 channel"}
+    recipe = Recipe.from_dict({"precision": "w4a8", "layers": layers})
+    assert recipe.layer("1") == LayerRecipe(8, WeightFormat("channel"), float_inputs=True)
+    assert recipe.as_dict()["layers"] == {"1": "w8a16 channel", "2": "w4a16 channel"}
+    network, x = nn.Sequential(*(nn.Linear(6, 6) for _ in range(3))), torch.randn(9, 6)
+    seen = observe_layers(network, lambda: network(x), recipe)
+    assert [bool(seen[name].input.sample) for name in "012"] == [True, False, False]
+    table = quantize_layers(network, seen, recipe)
+    assert [layer.input is not None for layer in table.layers.values()] == [True, False, False]
+    assert [layer.dynamic for layer in table.with_dynamic_ranges().layers.values()] == [True, False, False]
+    assert [layer.weight.bits for layer in table.layers.values()] == [4, 8, 4]
 
 
 def test_rounding_to_nearest_looks_at_no_inputs():

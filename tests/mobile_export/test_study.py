@@ -341,5 +341,5 @@ def test_two_networks_of_one_name_are_refused(model, tmp_path):
 
 def test_no_correction_is_always_there_and_first():
     assert StudySettings(methods=("tac", "tac", "none")).methods == ("none", "tac")
-    usual = {("ibc", "tac"): "tac", ("ibc", "oracle"): "ibc", (): "none", ("none",): "none"}
+    usual = {("tac", "affine"): "affine", ("ibc", "oracle"): "ibc", (): "none", ("none",): "none"}
     assert {methods: StudySettings(methods=methods).usual for methods in usual} == usual

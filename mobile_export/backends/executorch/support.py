@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from correction.errors import UsageError
 from mobile_export.quantize.recipe import Recipe
 from mobile_export.quantize.table import LayerQuantization, QuantizationTable
@@ -17,7 +19,7 @@ def require_supported(recipe: Recipe) -> None:
     if recipe.precision.name not in PRECISIONS:
         raise UsageError(f"ExecuTorch has no {recipe.precision.name}: choose one of {', '.join(PRECISIONS)}")
     for what, layer in recipe.choices():
-        if layer.name not in LAYERS:
+        if replace(layer, float_inputs=False).name not in LAYERS:
             raise UsageError(f"ExecuTorch cannot have {layer.name!r} ({what}): choose one of {', '.join(LAYERS)}")
 
 

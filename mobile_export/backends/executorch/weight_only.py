@@ -15,14 +15,22 @@ def partitioner() -> Any:
     from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS
     from executorch.backends.xnnpack.partition.config.gemm_configs import LinearConfig
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.backends.xnnpack.utils.quant_utils import is_dequant, is_per_channel, tag_as_implicit_q_dq
+    from executorch.backends.xnnpack.utils.quant_utils import (
+        is_dequant,
+        is_dynamic_qdq,
+        is_per_channel,
+        is_quant,
+        tag_as_implicit_q_dq,
+    )
     from executorch.backends.xnnpack.utils.utils import get_input_node
 
     class WeightOnlyLinearConfig(LinearConfig):
         def get_deps(self, node: Any, ep: Any) -> tuple[bool, list[Any]]:
-            """Whether the product can be delegated, and the nodes that go with it."""
+            """Whether the product can be delegated, and the nodes that go with it. An input that was rounded for
+            something else, and a product that is not, are none of integers."""
             activation, weight = get_input_node(node, 0), get_input_node(node, 1)
-            if len(node.args) > 2 or is_dequant(activation) or not (is_dequant(weight) and is_per_channel(weight)):
+            rounded = is_dequant(activation) and (is_dynamic_qdq(activation) or any(map(is_quant, node.users)))
+            if len(node.args) > 2 or rounded or not (is_dequant(weight) and is_per_channel(weight)):
                 return super().get_deps(node, ep)
             tag_as_implicit_q_dq(weight)  # part of the product, not an operation
             return True, [weight, *weight.all_input_nodes]
