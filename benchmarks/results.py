@@ -106,6 +106,7 @@ def main() -> None:
     chosen = [known[name] for name in arguments.only]
     for table in chosen:
         require_place(TABLES, table.name)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
     started, found = time.monotonic(), {}
     with ProcessPoolExecutor(arguments.workers, get_context("spawn"), initializer=one_thread) as pool:
         for made in [pool.submit(make_bundles, arguments.folder, m) for m in sorted({table.model for table in chosen})]:
