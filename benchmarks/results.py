@@ -49,10 +49,8 @@ VARIANTS = (
 
 @dataclass(frozen=True)
 class Table:
-    """One study. name: its place in docs/corrections.md; folder: of what it measures, which some share, in turn.
-
-    beside: whether it has rows in the summary.
-    """
+    """One study. name: its place in docs/corrections.md; folder: of what it measures, which some share, in turn; those
+    of the first turn have rows in the summary."""
 
     name: str
     folder: str
@@ -63,7 +61,6 @@ class Table:
     seeds: int = SEEDS
     baseline: bool = False
     turn: int = 0
-    beside: bool = True
 
 
 def tables() -> tuple[Table, ...]:
@@ -75,11 +72,11 @@ def tables() -> tuple[Table, ...]:
             found.append(Table(name, name, model, sampling, methods, baseline=main))
     for model in MODELS:
         place = f"{model}-{SHORT.sampler}-{SHORT.steps}"
-        found.append(Table(f"{model}-variants", place, model, SHORT, VARIANTS, turn=1, beside=False))
+        found.append(Table(f"{model}-variants", place, model, SHORT, VARIANTS, turn=1))
     for sampling in (SHORT, MAIN):
         name = f"{MODELS[0]}-{sampling.sampler}-{sampling.steps}-{MORE_SEEDS}"
         methods, precisions = (DEFAULT_METHOD, "tac"), PRECISIONS[:1]
-        found.append(Table(name, name, MODELS[0], sampling, methods, precisions, MORE_SEEDS, turn=1, beside=False))
+        found.append(Table(name, name, MODELS[0], sampling, methods, precisions, MORE_SEEDS, turn=1))
     return tuple(found)
 
 
@@ -122,7 +119,7 @@ def main() -> None:
                     publish(arguments.folder, table, study)
                 else:
                     print(study.text, flush=True)
-    beside = {t.name: (t, found[t.name]) for t in chosen if t.beside}
+    beside = {t.name: (t, found[t.name]) for t in chosen if t.turn == 0}
     if beside and arguments.methods is None:
         write_into(RESULTS, "summary", summary(beside))
     print(f"{len(found)} studies in {(time.monotonic() - started) / 60:.0f} minutes, {arguments.workers} workers")

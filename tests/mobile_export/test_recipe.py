@@ -81,7 +81,7 @@ def test_the_rules_of_a_unet_leave_text_encoders_and_autoencoders_alone(name):
 
 def layer_recipes():
     pairs = [(b, f) for b in WEIGHT_BITS for f in map(WeightFormat.parse, FORMATS) if b in f.bits]
-    return st.sampled_from([FLOAT, *(LayerRecipe(*pair, float_inputs) for pair in pairs for float_inputs in (0, 1))])
+    return st.sampled_from([FLOAT, *(LayerRecipe(*pair, inputs) for pair in pairs for inputs in (False, True))])
 
 
 FORMATS = ("channel", "block32", "block8", "palette16", "palette4", "palette")
