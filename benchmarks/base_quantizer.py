@@ -3,12 +3,12 @@
     python benchmarks/base_quantizer.py emoji32
 
 Compares, at w8a8 and w4a8: static ranges of activations or ranges found at run time; the image convolutions in 8 bit or
-float32; 4-bit weights rounded to nearest or with a view to their inputs; shortcuts in 4 or 8 bits; 8 bits for the
-layers that need them most, within a size; the time path in other bits; ranges of their own for the two halves of a
-concatenated skip; then bits that no artifact has ("simulated alone"), and the weight formats of the weight-only
-precisions. Per row: bits per weight with scales and palettes, signal-to-noise ratio of the noise estimate at the
-reference's own samples (dB, mean over steps), and image PSNR of free-running sampling, on held-out noise. The table
-goes into docs/results.md, too.
+float32; weights rounded to nearest or with a view to their inputs; shortcuts in 4 bits, in 8, or in 8 with inputs that
+are not rounded ("w8a16"); 8 bits for the layers that need them most, within a size; the time path in other bits; ranges
+of their own for the two halves of a concatenated skip; then bits that no artifact has ("simulated alone"), and the
+weight formats of the weight-only precisions. Per row: bits per weight with scales and palettes, signal-to-noise ratio
+of the noise estimate at the reference's own samples (dB, mean over steps), and image PSNR of free-running sampling, on
+held-out noise. The table goes into docs/results.md, too.
 """
 
 from __future__ import annotations
@@ -95,25 +95,34 @@ def main() -> None:
     def recipe(precision: str, activations: str, **layers: str) -> Recipe:
         return Recipe.from_dict({"precision": precision, "activations": activations, "layers": layers})
 
-    row("w8a8, static ranges, all layers", recipe("w8a8", "static", **dict.fromkeys(KEPT_IN_FLOAT, "w8")))
-    row("w8a8, static ranges, image convolutions float32", recipe("w8a8", "static"))
-    row("w8a8, ranges at run time, all layers", recipe("w8a8", "dynamic", **dict.fromkeys(KEPT_IN_FLOAT, "w8")))
-    row("**w8a8**: ranges at run time, image convolutions float32", recipe("w8a8", "dynamic"))
-    for short in ("w4", "w8"):
+    image = dict.fromkeys(KEPT_IN_FLOAT, "w8")
+    for form, kind, observed, layers in (
+        ("rounded to nearest, static ranges, shortcuts w8, all layers", "static", nearest, image),
+        ("rounded to nearest, static ranges, shortcuts w8", "static", nearest, {}),
+        ("rounded to nearest, ranges at run time, shortcuts w8, all layers", "dynamic", nearest, image),
+        ("rounded to nearest, ranges at run time, shortcuts w8", "dynamic", nearest, {}),
+        ("rounded with a view to the inputs, ranges at run time, shortcuts w8", "dynamic", observations, {}),
+    ):
+        row(f"w8a8, {form}", recipe("w8a8", kind, **dict.fromkeys(shortcuts, "w8"), **layers), observed)
+    row("w8a8, rounded to nearest, ranges at run time, shortcuts w8a16", recipe("w8a8", "dynamic"), nearest)
+    row("w8a8, rounded with a view to the inputs, static ranges, shortcuts w8a16", recipe("w8a8", "static"))
+    row("**w8a8**, rounded with a view to the inputs, ranges at run time, shortcuts w8a16", recipe("w8a8", "dynamic"))
+    for short in ("w4", "w8", "w8a16"):
         for observed, rounded in ((nearest, "to nearest"), (observations, "with a view to the inputs")):
             for kind, ranges in (("static", "static ranges"), ("dynamic", "ranges at run time")):
-                default = short == "w8" and observed is observations and kind == "dynamic"
+                default = short == "w8a16" and observed is observations and kind == "dynamic"
                 name = f"{'**w4a8**' if default else 'w4a8'}, rounded {rounded}, {ranges}, shortcuts {short}"
                 row(name, recipe("w4a8", kind, **dict.fromkeys(shortcuts, short)), observed)
     for budget in arguments.budget:
         found = budget_recipe(replace(job, settings=replace(settings, recipe=Recipe.of("w4a8"))), parse_bytes(budget))
         row(f"w4a8, 8 bits where they help most, {budget}", found.recipe)
-    row("w4a8, image convolutions 8 bit", recipe("w4a8", "dynamic", **dict.fromkeys(KEPT_IN_FLOAT, "w8")))
+    row("w4a8, image convolutions 8 bit", recipe("w4a8", "dynamic", **image))
     for choice, about in (("w4", "4 bit"), ("float", "float32")):
         row(f"w4a8, time path {about}", recipe("w4a8", "dynamic", **dict.fromkeys(time, choice)))
     halves = _halves_apart(_first_halves(model.unet))
     for precision in ("w8a8", "w4a8"):
-        row(f"{precision}, halves of a skip apart, simulated alone", Recipe.of(precision), rounding=halves)
+        apart = recipe(precision, "dynamic", **dict.fromkeys(shortcuts, "w8"))
+        row(f"{precision}, shortcuts w8, halves of a skip apart, simulated alone", apart, rounding=halves)
     for precision in PRECISIONS:
         rounding = simulated_rounding(precision)
         row(f"{precision}, simulated alone", simulated_recipe(precision, model), rounding=rounding)

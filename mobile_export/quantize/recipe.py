@@ -21,8 +21,10 @@ KEPT_IN_FLOAT = ("conv_in", "conv_out")
 # Both names are those of a UNet: an autoencoder's are decoder.conv_in and so on. It runs once, so that its errors do
 # not add up, and its image ends on a grid of 8 bits anyway: all its layers are quantized, and those of a text encoder.
 # Few weights as well. Every layer depends on what the first three say about the timestep (TFMQ-DM), class or size; the
-# last carries the residual stream, past all norms, where it changes its channels: nothing behind it makes up for it.
+# last carries the residual stream, past all norms, where it changes its channels: nothing behind it makes up for it,
+# so its inputs are not rounded either.
 SPARED, SPARED_BITS = ("time_emb", "class_embedding", "add_embedding", "conv_shortcut"), 8
+FLOAT_INPUTS = "conv_shortcut"
 MAX_BYTES = 2**20
 ROUNDINGS = ("inputs", "nearest")
 ACTIVATIONS = ("dynamic", "static")
@@ -77,12 +79,12 @@ FLOAT = LayerRecipe(None, None)
 @dataclass(frozen=True)
 class Recipe:
     """precision: of the network; format: of the weights that have its bits; layers: what single layers are instead;
-    rounding: of weights of 2 to 4 bits, with a view to the layer's "inputs", or each to the "nearest" level;
+    rounding: of weights of 2 to 8 bits, with a view to the layer's "inputs", or each to the "nearest" level;
     activations: of 8 bits, with ranges that are found at run time ("dynamic") where a backend has them, or "static".
 
     ``Recipe.of("w4a16")`` has the default format of 4 bits and no exceptions but those that every network
-    has: the layers of KEPT_IN_FLOAT, and 8 bits for those of SPARED. Raises UsageError for a
-    precision that the format does not have.
+    has: the layers of KEPT_IN_FLOAT, 8 bits for those of SPARED, and inputs in floating point for FLOAT_INPUTS. Raises
+    UsageError for a precision that the format does not have.
     """
 
     precision: Precision
@@ -162,7 +164,8 @@ class Recipe:
         if name in KEPT_IN_FLOAT:
             return FLOAT
         spared = any(part in name for part in SPARED)
-        return self._with_bits(SPARED_BITS if spared else self.precision.weight_bits)
+        chosen = self._with_bits(SPARED_BITS if spared else self.precision.weight_bits)
+        return replace(chosen, float_inputs=FLOAT_INPUTS in name and not self.precision.weight_only)
 
     def choices(self) -> Iterator[tuple[str, LayerRecipe]]:
         """(what it is about, choice): of the network, then of each layer with one of its own."""

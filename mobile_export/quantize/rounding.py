@@ -13,9 +13,9 @@ from typing import Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-# Above 4 bits weights go to the nearest level. At 1 bit the layers' outputs do come nearer on the reference's inputs,
-# but the network as a whole gets worse (emoji32: 8 dB instead of 11), far from those inputs.
-ROUNDED_BITS = (2, 3, 4)
+# At 1 bit weights go to the nearest level: the layers' outputs do come nearer on the reference's inputs, but the
+# network as a whole gets worse (emoji32: 8 dB instead of 11), far from those inputs.
+ROUNDED_BITS = (2, 3, 4, 6, 8)
 BYTES_PER_ENTRY = 24  # of the correlation, at work: three matrices in float64
 _DAMPING = 0.01  # of the mean diagonal of H, as in the paper's section 3.3
 _BLOCK = 64  # columns between two updates of the rest

@@ -77,7 +77,7 @@ class LayerQuantization:
 class QuantizationTable:
     """layers: full layer name -> its integers. Layers that are absent stay in floating point.
 
-    input_groups: of layers of 2 to 4 bits, in how many groups of inputs errors make up for each other: 1 where all
+    input_groups: of layers of 2 to 8 bits, in how many groups of inputs errors make up for each other: 1 where all
     do, as many as there are inputs where each weight was rounded plainly (the inputs were not seen, or are
     those of a convolution in groups).
     """
@@ -184,7 +184,7 @@ def quantize_weight(
     """The codes of one layer: scales or palettes, then each weight to its level.
 
     weight: (O, I, ...) float32. A format that the shape does not allow is replaced as `WeightFormat.fitted`
-    says. At 2 to 4 bits the weights are rounded with a view to the layer's inputs, where these were seen;
+    says. At 2 to 8 bits the weights are rounded with a view to the layer's inputs, where these were seen;
     palettes weigh their errors by them at any bits.
     """
     format = format.fitted(*weight.shape[:2])

@@ -215,7 +215,8 @@ def test_a_whole_unet_in_lock_step(recipe):
         "class_labels": torch.tensor([1]),
     }
     found, table = channels_last_cases.eager_lockstep(unet, inputs, recipe, "dynamic")
-    assert found.points == len(table.layers)  # inputs alone: outputs are float32
+    assert found.points == sum(layer.dynamic for layer in table.layers.values())  # inputs alone: outputs are float32
+    assert 0 < len(table.layers) - found.points == sum(name.endswith("conv_shortcut") for name in table.layers)
     assert found.worst_step <= 1
     assert found.flip_rate < 1e-3
     assert found.output_error < 1e-5
@@ -224,8 +225,8 @@ def test_a_whole_unet_in_lock_step(recipe):
 @pytest.mark.parametrize("activations", ["dynamic", "static"])
 def test_a_unet_of_which_some_layers_have_float_inputs_is_one_delegate_and_in_lock_step(activations):
     unet = tiny.make_unet()
-    free = [name for name, _ in matrix_layers(unet) if name.endswith("conv_shortcut")]
-    layers = dict.fromkeys(free, "w8a16")
+    layers = {"mid_block.resnets.0.conv1": "w4a16", "up_blocks.0.resnets.0.conv2": "w8a16"}
+    free = [name for name, _ in matrix_layers(unet) if name.endswith("conv_shortcut") or name in layers]
     recipe = Recipe.from_dict({"precision": "w4a8", "activations": activations, "layers": layers})
     inputs = {"sample": random(1, 3, 8, 8), "timestep": torch.tensor([500.0]), "class_labels": torch.tensor([1])}
     found, table = channels_last_cases.eager_lockstep(unet, inputs, recipe)

@@ -164,10 +164,10 @@ def test_activations_are_said_where_they_have_8_bits():
     assert "activations" not in Recipe.of("w4a16").as_dict()
 
 
-def test_shortcuts_keep_8_bits_unless_a_file_says_otherwise():
+def test_shortcuts_keep_8_bits_and_float_inputs_unless_a_file_says_otherwise():
     name = "up_blocks.2.resnets.0.conv_shortcut"
-    assert Recipe.of("w4a8").layer(name).name == Recipe.of("w2a16").layer(name).name == "w8 channel"
-    assert Recipe.of("w8a8").layer(name).name == "w8 channel"
+    assert Recipe.of("w4a8").layer(name).name == Recipe.of("w8a8").layer(name).name == "w8a16 channel"
+    assert Recipe.of("w2a16").layer(name).name == "w8 channel"  # where no inputs are rounded anyway
     assert Recipe.from_dict({"precision": "w4a8", "layers": {name: "w4"}}).layer(name).name == "w4 channel"
 
 

@@ -92,10 +92,23 @@ def test_two_inputs_that_are_one_share_their_rounding_error():
     assert sorted(round_to_inputs(weight, start, correlation[None]).codes[0, :2].tolist()) == [0, 1]
 
 
-@pytest.mark.parametrize(
-    ("name", "bits"), [("channel", 6), ("block2", 8), ("palette2", 6), ("palette", 8), ("palette2", 1)]
-)
-def test_above_4_bits_and_at_1_weights_are_rounded_plainly(name, bits):
+@pytest.mark.parametrize(("name", "bits"), [("channel", 8), ("block2", 8), ("palette2", 6), ("palette", 8)])
+def test_weights_of_6_and_8_bits_are_rounded_to_their_inputs_too(name, bits):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(8, 100, generator=generator)
+    rows = inputs_that_mostly_say_the_same(100, generator)
+    total = (rows.T @ rows).double()
+    plain, found = (
+        quantize_weight(weight, bits, WeightFormat.parse(name), InputCorrelation(t, total.diagonal()))
+        for t in (None, total[None])
+    )
+    assert not torch.equal(found.dequantize(), plain.dequantize())
+    errors = [float((rows @ (each.dequantize() - weight).T).square().sum()) for each in (plain, found)]
+    assert errors[1] < 0.5 * errors[0]
+
+
+@pytest.mark.parametrize(("name", "bits"), [("palette2", 1), ("palette", 1)])
+def test_at_1_bit_weights_are_rounded_plainly(name, bits):
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(8, 100, generator=generator)
     rows = inputs_that_mostly_say_the_same(100, generator)
@@ -105,7 +118,7 @@ def test_above_4_bits_and_at_1_weights_are_rounded_plainly(name, bits):
         for t in (total[None], None)
     )
     assert torch.equal(with_total.dequantize(), without.dequantize())
-    if name.startswith("palette"):  # whose errors weigh as much as the inputs that they meet
-        heard = quantize_palette(weight, bits, with_total.format.size, total.diagonal())
-        assert torch.equal(without.dequantize(), heard.dequantize())
-        assert not torch.equal(without.dequantize(), quantize_palette(weight, bits, heard.format.size).dequantize())
+    # Errors weigh as much as the inputs that they meet.
+    heard = quantize_palette(weight, bits, with_total.format.size, total.diagonal())
+    assert torch.equal(without.dequantize(), heard.dequantize())
+    assert not torch.equal(without.dequantize(), quantize_palette(weight, bits, heard.format.size).dequantize())

@@ -127,11 +127,15 @@ def _require_range(program: Program, layers: Mapping[str, LayerQuantization], re
 
 
 def _points(program: Program, layers: Mapping[str, LayerQuantization]) -> dict[str, str]:
-    """Lock-step point ("<layer>.input") -> name of the value that goes onto that grid."""
+    """Lock-step point ("<layer>.input") -> name of the value that goes onto that grid.
+
+    A layer without grids may stand next to a grid all the same: that of the layer before it or behind.
+    """
     points = {}
     for layer, site in layer_sites(program, layers).items():
-        for end, op in (("input", site.quantize_in), ("output", site.quantize_out)):
-            if op is not None:
+        own = layers[layer]
+        for end, op, grid in (("input", site.quantize_in, own.input), ("output", site.quantize_out, own.output)):
+            if op is not None and grid is not None:
                 points[f"{layer}.{end}"] = op.inputs["input"][0]
     return points
 
