@@ -6,7 +6,15 @@ import re
 
 import pytest
 import torch
-from channels_last_cases import ENDS, eager_difference, eager_lockstep, lowered, quantized, unused_layers
+from channels_last_cases import (
+    ENDS,
+    eager_difference,
+    eager_lockstep,
+    lowered,
+    quantized,
+    rounded_layers,
+    unused_layers,
+)
 from diffusers import UNet2DConditionModel
 from tiny_pipelines import TOKENS, WIDTH, text_unet
 from torch import Tensor
@@ -89,7 +97,7 @@ def test_equals_diffusers(name):
 def test_every_layer_in_lock_step(name, activations):
     unet = text_unet(**ARCHITECTURES[name])
     found, table = eager_lockstep(unet, inputs_of(unet), activations=activations)
-    assert found.points == ENDS[activations] * len(table.layers)
+    assert found.points == ENDS[activations] * len(rounded_layers(table))
     assert found.worst_step <= 1
     assert found.flip_rate <= 1e-3
     assert found.output_error <= 1e-5
@@ -120,7 +128,7 @@ def test_in_pieces_of_any_size(most, activations, monkeypatch):
     monkeypatch.setattr(pieces, "MOST_VALUES", most)
     assert eager_difference(unet, inputs) <= 1e-5
     found, table = eager_lockstep(unet, inputs, activations=activations)
-    assert found.points == ENDS[activations] * len(table.layers)
+    assert found.points == ENDS[activations] * len(rounded_layers(table))
     assert found.worst_step <= 1
     assert found.output_error <= 1e-5
 
@@ -147,7 +155,7 @@ def test_exported_and_in_lock_step_with_the_quantized_model(activations, tmp_pat
     ]
     parity = backend.check_parity(component, table, path, pair, probes)
     assert parity.weight_codes_equal is True
-    assert parity.quantizations == ENDS[activations] * len(table.layers)
+    assert parity.quantizations == ENDS[activations] * len(rounded_layers(table))
     assert parity.worst_code_step <= 1
     assert parity.flip_rate <= 1e-3
     assert parity.lockstep_output_error <= 1e-5
