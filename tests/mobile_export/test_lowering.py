@@ -124,7 +124,7 @@ def test_the_quantized_artifact_takes_the_bits_asked(w4a8, w8a8, float_artifact)
         parts = ExecuTorchBackend().describe(exported.bundle.artifact("executorch")).size_parts
         layers = exported.table.layers.values()
         ideal = sum(w.codes.numel() * w.bits / 8 for w in (layer.weight for layer in layers))
-        scales_and_biases = sum(8 * len(layer.bias_codes) for layer in layers)
+        scales_and_biases = sum(8 * len(layer.float_bias) for layer in layers)
         kept = sum(
             4 * exported.model.unet.get_submodule(name).weight.numel()
             for name in exported.table.float_layers(exported.model.unet)
