@@ -69,7 +69,7 @@ def shared(w8a8, tmp_path_factory):
 def test_export_gives_the_bytes_of_the_library_in_another_process(plain_folder, w8a8, tmp_path):
     """The one test that lowers in the command's own processes, two side by side."""
     command = "export", plain_folder, "-o", tmp_path / "b", "--json", "--workers", 2, "--target", "executorch"
-    settings = "--sampler", "ddim-eta1", "--steps", 5, "--method", "tac", "--calibration-samples", 8
+    settings = "--sampler", "ddim-eta1", "--steps", 5, "--method", "tac/free", "--calibration-samples", 8
     settings += "--activations", "static"
     arguments = [sys.executable, "-m", "mobile_export.cli", *map(str, (*command, *settings))]
     process = subprocess.run(arguments, capture_output=True, text=True)
@@ -100,7 +100,7 @@ def test_inspect(run, shared, w8a8):
     found = figures(run("inspect", correction, "--json"))
     assert found["bytes"] == correction.stat().st_size and found["channels"] == 3
     assert found["solved for artifact"] == w8a8.bundle.manifest["files"]["executorch/unet.pte"]["sha256"]
-    assert found["metadata"]["method"] == "tac" and found["metadata"]["sampler"] == "ddim-eta1"
+    assert found["metadata"]["method"] == "tac/free" and found["metadata"]["sampler"] == "ddim-eta1"
     code, out, _ = run("inspect", shared)
     assert code == 0 and "bundle plain-w8a8" in out
 

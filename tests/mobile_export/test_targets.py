@@ -120,7 +120,7 @@ def test_the_digest_of_a_folder_does_not_depend_on_its_random_list(plain_folder,
     assert again.artifact_sha256("folder") == bundle.artifact_sha256("folder")
 
 
-@pytest.mark.parametrize("stage", ["calibrate tac on the ExecuTorch", "calibrate tac on the Folder"])
+@pytest.mark.parametrize("stage", ["calibrate tac/free on the ExecuTorch", "calibrate tac/free on the Folder"])
 def test_an_interrupted_export_goes_on_in_the_target_where_it_was(stage, plain_folder, settings, bundle, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         export(str(plain_folder), tmp_path / "b", settings, Recording(stage, 3, KeyboardInterrupt()))
@@ -144,7 +144,7 @@ def test_what_was_finished_is_made_again_when_it_was_changed_or_asked_otherwise(
     plain_folder, settings, lowered_before, tmp_path
 ):
     # The folder's own calibration goes on after its first step, but for another method.
-    for change, method, step in (("nothing", "tac", 1), ("a byte", "tac", 2), ("the method", "ibc", 1)):
+    for change, method, step in (("nothing", "tac/free", 1), ("a byte", "tac/free", 2), ("the method", "ibc", 1)):
         if change == "a byte":
             path = tmp_path / ".b.partial" / "executorch" / "golden.safetensors"
             path.write_bytes(path.read_bytes()[:-1] + b"x")
