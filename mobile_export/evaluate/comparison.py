@@ -27,7 +27,7 @@ class Comparison:
     for tiny images. to_real, to_reference: Fréchet distances, None with too few seeds, or where no real pictures
     are known; excess: paired, in percent, by how much to_real is above the reference's own; nearer: paired, by how much
     less the default method's distance to real pictures is. closed: share of the gap to real pictures, between the
-    baseline and the reference, that is closed; None where there is no gap.
+    baseline and the reference, that is closed; None where there is no gap, or one that chance would make.
     over_baseline: paired difference of psnr to the baseline, None without one; the gap's baseline is then the same
     network without correction. mean_drift, std_ratio: of the sample after the last step, the worst channel's.
     output_snr: dB, median over the steps; sample_snr: dB, after the last step.
@@ -97,7 +97,8 @@ def _comparison(
         ours, ideal, before = (
             frechet_distance(FeatureStatistics.of(each.features), real) for each in (outcome, exact, base)
         )
-        closed = (before - ours) / (before - ideal) if before > ideal else None
+        gap = distance_difference(base.features, exact.features, real)
+        closed = (before - ours) / (before - ideal) if gap.low > 0 else None
         excess = distance_difference(outcome.features, exact.features, real).scaled(100 / ideal)
     last = outcome.std_ratio[-1]
     return Comparison(

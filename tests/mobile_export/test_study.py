@@ -278,6 +278,12 @@ def test_distances_need_enough_seeds_and_the_gap_is_that_of_no_correction(outcom
         > 0
         > rows[OutcomeKey("skewed", "ddim:4", "ptqd")].nearer.high
     )
+    # The same pictures from other seeds: a gap of some seeds, and of none on the whole.
+    shuffled = {
+        key: dataclasses.replace(outcome, features=outcome.features[::-1] if key.method == "none" else base)
+        for key, outcome in ((key, moved(outcome, 0.0)) for key, outcome in outcomes.items())
+    }
+    assert all(row.closed is None for row in compare(shuffled, "d2-dpm", real).values())
     text = comparison_tables(rows, "d2-dpm", {})
     assert text.count(" no |") >= 1
     assert re.search(r"\| \*\*d2-dpm\*\* \(default\) .* % closed", text)
