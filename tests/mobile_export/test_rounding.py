@@ -92,16 +92,22 @@ def test_two_inputs_that_are_one_share_their_rounding_error():
     assert sorted(round_to_inputs(weight, start, correlation[None]).codes[0, :2].tolist()) == [0, 1]
 
 
-@pytest.mark.parametrize(("name", "bits"), [("channel", 8), ("block2", 8), ("palette2", 6), ("palette", 8)])
-def test_weights_of_6_and_8_bits_are_rounded_to_their_inputs_too(name, bits):
+def without_and_with_correlation(name, bits):
+    """(weight, rows of its inputs, codes from the inputs' energies alone, codes from their correlation)."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(8, 100, generator=generator)
     rows = inputs_that_mostly_say_the_same(100, generator)
     total = (rows.T @ rows).double()
-    plain, found = (
+    codes = (
         quantize_weight(weight, bits, WeightFormat.parse(name), InputCorrelation(t, total.diagonal()))
         for t in (None, total[None])
     )
+    return weight, rows, *codes
+
+
+@pytest.mark.parametrize(("name", "bits"), [("channel", 8), ("block2", 8), ("palette2", 6), ("palette", 8)])
+def test_weights_of_6_and_8_bits_are_rounded_to_their_inputs_too(name, bits):
+    weight, rows, plain, found = without_and_with_correlation(name, bits)
     assert not torch.equal(found.dequantize(), plain.dequantize())
     errors = [float((rows @ (each.dequantize() - weight).T).square().sum()) for each in (plain, found)]
     assert errors[1] < 0.5 * errors[0]
@@ -109,16 +115,9 @@ def test_weights_of_6_and_8_bits_are_rounded_to_their_inputs_too(name, bits):
 
 @pytest.mark.parametrize(("name", "bits"), [("palette2", 1), ("palette", 1)])
 def test_at_1_bit_weights_are_rounded_plainly(name, bits):
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(8, 100, generator=generator)
-    rows = inputs_that_mostly_say_the_same(100, generator)
-    total = (rows.T @ rows).double()
-    with_total, without = (
-        quantize_weight(weight, bits, WeightFormat.parse(name), InputCorrelation(t, total.diagonal()))
-        for t in (total[None], None)
-    )
+    weight, rows, without, with_total = without_and_with_correlation(name, bits)
     assert torch.equal(with_total.dequantize(), without.dequantize())
     # Errors weigh as much as the inputs that they meet.
-    heard = quantize_palette(weight, bits, with_total.format.size, total.diagonal())
+    heard = quantize_palette(weight, bits, with_total.format.size, (rows.T @ rows).double().diagonal())
     assert torch.equal(without.dequantize(), heard.dequantize())
     assert not torch.equal(without.dequantize(), quantize_palette(weight, bits, heard.format.size).dequantize())
