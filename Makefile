@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo pictures results scale test test-python test-android test-arm test-ios apk lint format clean
+.PHONY: help env demo pictures results results-other-bits results-base-quantizer results-element-bias results-calibration scale test test-python test-android test-arm test-ios apk lint format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -32,14 +32,23 @@ build/emoji32-w8a8 build/emoji32-w4a8: build/emoji32-%: | env
 
 results: build/emoji32-w8a8 build/emoji32-w4a8 ## Make the tables and pictures of docs/results.md from nothing; takes hours, and goes on where it was interrupted
 	$(BIN)/python benchmarks/results.py build/results
-	$(BIN)/python benchmarks/calibration_size.py build/results/digits28-w8a8 build/results/calibration
-	$(BIN)/python benchmarks/other_bits.py emoji32 build/results/emoji32-other-bits.study
-	$(BIN)/python benchmarks/other_bits.py digits28 build/results/digits28-other-bits.study
-	$(BIN)/python benchmarks/element_bias.py build/results/emoji32-w4a8 build/results/digits28-w4a8
+	$(MAKE) -j "$$(getconf _NPROCESSORS_ONLN)" results-other-bits results-base-quantizer results-element-bias results-calibration
 	$(BIN)/python benchmarks/correction_cost.py build/results/emoji32-w4a8 build/results/digits28-w4a8
-	$(BIN)/python benchmarks/base_quantizer.py emoji32
 	$(BIN)/python benchmarks/bundle_tables.py build/emoji32-w8a8 build/emoji32-w4a8
 	$(MAKE) pictures
+
+results-other-bits: env
+	$(BIN)/python benchmarks/other_bits.py emoji32 build/results/emoji32-other-bits.study
+	$(BIN)/python benchmarks/other_bits.py digits28 build/results/digits28-other-bits.study
+
+results-base-quantizer: env
+	$(BIN)/python benchmarks/base_quantizer.py emoji32
+
+results-element-bias: env
+	$(BIN)/python benchmarks/element_bias.py build/results/emoji32-w4a8 build/results/digits28-w4a8
+
+results-calibration: env
+	$(BIN)/python benchmarks/calibration_size.py build/results/digits28-w8a8 build/results/calibration
 
 scale: env ## Export a model of the size of Stable Diffusion 1.5; takes 12 GB of disk, 12 GB of memory and hours
 	$(BIN)/python benchmarks/scale.py build/scale --precision w8a8

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from one_thread import one_thread
 from simulated_bits import PRECISIONS, simulated_recipe, simulated_rounding
 from torch import Tensor, nn
 
@@ -37,7 +38,6 @@ from mobile_export.quantize.observed_layer import Observe, observing
 from mobile_export.quantize.quantized_unet import quantized_model
 from mobile_export.quantize.recipe import KEPT_IN_FLOAT, Recipe
 from mobile_export.quantize.table import matrix_layers, quantize_layers
-from mobile_export.quiet import quiet_third_parties
 
 DOCUMENT = Path("docs/results.md")
 BUDGETS = ("3MB", "3.2MB", "3.5MB")
@@ -154,5 +154,5 @@ def _halves_apart(first: dict[str, int]) -> Observe:
 
 
 if __name__ == "__main__":
-    quiet_third_parties()
+    one_thread()
     main()

@@ -12,13 +12,14 @@ import argparse
 import shutil
 from pathlib import Path
 
+from one_thread import one_thread
+
 from correction.methods import DEFAULT_METHOD
 from mobile_export.bundle import Bundle
 from mobile_export.evaluate.bundle_study import bundle_study
 from mobile_export.evaluate.comparison_table import require_place, write_into
 from mobile_export.evaluate.outcome import OutcomeKey
 from mobile_export.evaluate.study_settings import Sampling, StudySettings
-from mobile_export.quiet import quiet_third_parties
 from mobile_export.terminal import TerminalProgress
 
 DOCUMENT, PLACE = Path("docs/results.md"), "calibration-size"
@@ -51,5 +52,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    quiet_third_parties()
+    one_thread()
     main()

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from one_thread import one_thread
 
 from correction import Denoiser, SamplingPlan
 from correction.loop import advance, predict
@@ -26,7 +27,6 @@ from mobile_export.evaluate.comparison_table import require_place, write_into
 from mobile_export.evaluate.network import Network
 from mobile_export.metrics import bootstrap, psnr
 from mobile_export.models.diffusion_model import TorchDenoiser, load_model
-from mobile_export.quiet import quiet_third_parties
 from mobile_export.terminal import TerminalProgress
 
 DOCUMENT, PLACE = Path("docs/results.md"), "element-bias"
@@ -148,5 +148,5 @@ def interval(values: np.ndarray) -> str:
 
 
 if __name__ == "__main__":
-    quiet_third_parties()
+    one_thread()
     main()

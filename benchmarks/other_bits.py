@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from one_thread import one_thread
 from simulated_bits import PRECISIONS, simulated_recipe, simulated_rounding
 
 from correction import Denoiser
@@ -33,7 +34,6 @@ from mobile_export.quantize.observed_layer import Observe, observing
 from mobile_export.quantize.quantized_unet import quantized_model
 from mobile_export.quantize.recipe import Recipe
 from mobile_export.quantize.table import quantize_layers
-from mobile_export.quiet import quiet_third_parties
 from mobile_export.terminal import TerminalProgress
 
 DOCUMENT = Path("docs/corrections.md")
@@ -82,5 +82,5 @@ def _rounded(network: Any, rounding: Observe | None) -> Denoiser:
 
 
 if __name__ == "__main__":
-    quiet_third_parties()
+    one_thread()
     main()

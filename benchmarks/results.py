@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+from one_thread import one_thread
+
 from correction.methods import DEFAULT_METHOD
 from mobile_export.bundle import Bundle
 from mobile_export.evaluate.bundle_study import BundleStudy, bundle_study
@@ -30,7 +32,6 @@ from mobile_export.export import export
 from mobile_export.export_settings import ExportSettings
 from mobile_export.progress import Progress
 from mobile_export.quantize.recipe import Recipe
-from mobile_export.quiet import quiet_third_parties
 
 TABLES, RESULTS, PICTURES = Path("docs/corrections.md"), Path("docs/results.md"), Path("docs/pictures")
 MODELS, PRECISIONS = ("emoji32", "digits28"), ("w8a8", "w4a8")
@@ -116,16 +117,6 @@ def main() -> None:
     if beside and arguments.methods is None:
         write_into(RESULTS, "summary", summary(beside))
     print(f"{len(found)} studies in {(time.monotonic() - started) / 60:.0f} minutes, {arguments.workers} workers")
-
-
-def one_thread() -> None:
-    """A process that leaves the other cores to the other studies: two pools of threads would wait for each other."""
-    import torch
-    from executorch.extension.pybindings import _portable_lib as runtime
-
-    quiet_third_parties()
-    torch.set_num_threads(1)
-    runtime._unsafe_reset_threadpool(1)
 
 
 def make_bundles(folder: Path, model: str) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from filelock import FileLock
 
 from correction import UsageError
 from mobile_export.evaluate.comparison import Comparison
@@ -61,11 +65,14 @@ def require_place(path: Path, name: str) -> tuple[str, re.Pattern[str]]:
 
 
 def write_into(path: Path, name: str, text: str) -> None:
-    """Put the text into its place in a document; see `require_place`."""
-    content, pattern = require_place(path, name)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(pattern.sub(lambda m: f"{m[1]}\n{text.strip()}\n{m[2]}", content), encoding="utf-8")
-    os.replace(partial, path)
+    """Put the text into its place in a document, of which other processes may be writing other places; see
+    `require_place`."""
+    lock = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24]
+    with FileLock(Path(tempfile.gettempdir()) / f"mobile-export-{lock}.lock"):
+        content, pattern = require_place(path, name)
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text(pattern.sub(lambda m: f"{m[1]}\n{text.strip()}\n{m[2]}", content), encoding="utf-8")
+        os.replace(partial, path)
 
 
 def _cells(row: Comparison, default: str, baseline: str | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -310,6 +311,14 @@ def test_a_table_is_put_into_its_place(tmp_path):
         write_into(page, "other", "x")
     with pytest.raises(UsageError, match="cannot be read"):
         write_into(tmp_path / "none.md", "main", "x")
+
+
+def test_tables_that_are_written_side_by_side_are_all_kept(tmp_path):
+    page, names = tmp_path / "page.md", [f"table-{i}" for i in range(12)]
+    page.write_text("".join(f"<!-- begin {name} -->\n<!-- end {name} -->\n" for name in names))
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda name: [write_into(page, name, f"{name}, {k}") for k in range(10)], names))
+    assert [line for line in page.read_text().splitlines() if not line.startswith("<")] == [f"{n}, 9" for n in names]
 
 
 def test_similarity_is_one_for_equal_images_and_falls_with_noise():
