@@ -113,9 +113,8 @@ def main() -> None:
                     publish(arguments.folder, table, study)
                 else:
                     print(study.text, flush=True)
-    beside = {t.name: (t, found[t.name]) for t in chosen if t.turn == 0}
-    if beside and arguments.methods is None:
-        write_into(RESULTS, "summary", summary(beside))
+            if turn == 0 and arguments.methods is None:
+                write_into(RESULTS, "summary", summary({t.name: (t, found[t.name]) for t in chosen if t.turn == 0}))
     print(f"{len(found)} studies in {(time.monotonic() - started) / 60:.0f} minutes, {arguments.workers} workers")
 
 

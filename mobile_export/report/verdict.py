@@ -24,7 +24,8 @@ ERRORS = {
     "free_running_error": "difference of the outputs, each on its own",
 }
 
-GAIN, LOSS, UNCLEAR, UNUSED = "gain", "loss", "unclear", "unused"
+GAIN, LOSS, UNCLEAR, UNUSED, FEW = "gain", "loss", "unclear", "unused", "few"
+FEWEST_SEEDS = 8  # for a gain or a loss: two seeds agree by chance every second time, eight once in 128
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Verdict:
     """What the numbers of one bundle say.
 
     correction: "gain" or "loss" where the 95 % interval of the paired difference excludes zero, "unclear" where
-        it does not, "unused" where the correction was dropped at every step.
+        it does not, "unused" where the correction was dropped at every step, "few" below FEWEST_SEEDS seeds.
     parity_failures: why conversion parity fails, empty where it passes.
     sampler_failure: why sampler parity fails, "" where it passes.
     sentence: one line with the numbers.
@@ -65,6 +66,8 @@ def judge(evaluation: Evaluation, title: str) -> Verdict:
     gain: Interval = evaluation.correction_gain["image_psnr_gain_db"]
     if not np.any(evaluation.kept_steps):
         kind = UNUSED
+    elif _seeds(evaluation) < FEWEST_SEEDS:
+        kind = FEW
     elif gain.low > 0:
         kind = GAIN
     elif gain.high < 0:
@@ -120,6 +123,7 @@ def headline(verdicts: Sequence[Verdict]) -> str:
         (LOSS, "makes the pictures of {} worse and should be left out"),
         (UNCLEAR, "makes no clear difference to {}"),
         (UNUSED, "is switched off for {} because it helped at no step"),
+        (FEW, f"cannot be judged on {{}} from fewer than {FEWEST_SEEDS} seeds"),
     ):
         titles = [verdict.title for verdict in verdicts if verdict.correction == kind]
         if titles:
@@ -155,7 +159,13 @@ def _sentence(evaluation: Evaluation, kind: str) -> str:
         )
     if kind == UNUSED:
         return start + f"image PSNR {decibel(before.mean)}; no step kept its correction."
-    return start + (
-        f"image PSNR {decibel(before.mean)} without and {decibel(after.mean)} with correction: the difference of "
-        f"{decibel(gain.mean, signed=True)} cannot be told from zero ({bounds})."
-    )
+    both = f"image PSNR {decibel(before.mean)} without and {decibel(after.mean)} with correction"
+    if kind == FEW:
+        count = _seeds(evaluation)
+        seeds = "1 seed is" if count == 1 else f"{count} seeds are"
+        return start + f"{both}; {seeds} too few to say more, {FEWEST_SEEDS} are needed."
+    return start + f"{both}: the difference of {decibel(gain.mean, signed=True)} cannot be told from zero ({bounds})."
+
+
+def _seeds(evaluation: Evaluation) -> int:
+    return len(evaluation.images["reference"])

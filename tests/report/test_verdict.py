@@ -51,6 +51,15 @@ def test_an_interval_that_holds_zero_is_no_gain() -> None:
     assert "no clear difference to w4a8" in headline and "cannot be told from zero" in verdict.sentence
 
 
+@pytest.mark.parametrize(("gain", "seeds"), [(2.4, 2), (-1.3, 7), (2.4, 1)])
+def test_few_seeds_are_no_verdict(gain: float, seeds: int) -> None:
+    verdict, headline = verdict_of(make_evaluation(gain=gain, seeds=seeds))
+    assert verdict.correction == verdicts.FEW
+    assert headline.startswith("The correction cannot be judged on w4a8 from fewer than 8 seeds;")
+    assert f"{seeds} seed" in verdict.sentence and "too few to say more, 8 are needed" in verdict.sentence
+    assert verdict_of(make_evaluation(gain=gain, seeds=8))[0].correction != verdicts.FEW
+
+
 def test_a_correction_that_was_dropped_everywhere_is_not_praised() -> None:
     evaluation = make_evaluation()
     verdict, headline = verdict_of(replace(evaluation, kept_steps=np.zeros(24, bool)))
