@@ -113,7 +113,7 @@ class _Cell:
         marks: Mapping[OutcomeKey, str],
     ) -> dict[OutcomeKey, Outcome]:
         """Sample the evaluation seeds, a few at a time: the reference, then each of `keys` on the same. What an
-        interrupted run had done of them is taken over."""
+        interrupted run had done of them is taken over; corrections that are the same are sampled once."""
         study, count = self.study, self.study.settings.count
         study.progress.stage(f"{self.sampling.name}: {len(keys)} rows on {count} held-out seeds")
         decode, features = image_decoder(study.model), (study.features or resnet56()).features
@@ -126,14 +126,17 @@ class _Cell:
                 continue
             few = batch.rows(slice(start, start + SEEDS_AT_ONCE))
             exact = _course(self.plan, self.reference, few, None, SEEDS_AT_ONCE, decode)
-            for done, key in enumerate(left, start=len(keys) * number + len(keys) - len(left) + 1):
+            done = len(keys) * number + len(keys) - len(left)
+            for equal in _equal(left, runs):
                 course = exact
-                if key in runs:
-                    quantized, plan, correction = runs[key]
+                if equal[0] in runs:
+                    quantized, plan, correction = runs[equal[0]]
                     denoiser = study.subjects.guided(quantized.denoiser)
                     course = _course(plan, denoiser, few, correction, quantized.batch, decode)
-                tallies[key].add(exact, course)
-                tallies[key].save(files[key], marks[key])
+                for key in equal:
+                    tallies[key].add(exact, course)
+                    tallies[key].save(files[key], marks[key])
+                done += len(equal)
                 study.progress.advance(done, len(starts) * len(keys))
         found = {}
         for key, tally in tallies.items():
@@ -193,6 +196,21 @@ class _Cell:
     def path(self, key: OutcomeKey) -> Path:
         name = hashlib.sha256(f"{key.network} {key.sampling} {key.method}".encode()).hexdigest()[:24]
         return self.study.folder / f"{name}.outcome"
+
+
+def _equal(
+    keys: Sequence[OutcomeKey], runs: Mapping[OutcomeKey, tuple[Network, SamplingPlan, Correction | None]]
+) -> list[list[OutcomeKey]]:
+    """The keys in groups that do the same, in order: a correction that was dropped does what none does."""
+    groups: dict[tuple[str, ...], list[OutcomeKey]] = {}
+    for key in keys:
+        same: tuple[str, ...] = (REFERENCE,)
+        if key in runs:
+            network, plan, correction = runs[key]
+            changes = "" if correction is None or correction.is_identity else correction.digest()
+            same = (network.name, plan.digest(), changes)
+        groups.setdefault(same, []).append(key)
+    return list(groups.values())
 
 
 def _course(

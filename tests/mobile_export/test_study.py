@@ -127,6 +127,19 @@ def test_methods_share_what_they_ask_of_a_network_that_is_not_corrected(model, t
     assert calls("ptqd", "d2-dpm") == sum(alone) - judged - shared
 
 
+def test_corrections_that_change_nothing_are_sampled_with_none(model, tmp_path):
+    """All of a network without an error are dropped."""
+
+    def found(*methods):
+        network, settings = Skewed(model, 1.0, 0.0), StudySettings((Sampling("ddim", 4),), methods, 18, 8)
+        return network, study(model, tmp_path / "-".join(methods), network, settings).outcomes()
+
+    (alone, _), (network, outcomes) = found("tac"), found("tac", "affine", "d2-dpm")
+    assert network.calls == alone.calls
+    rows = [outcomes[OutcomeKey("skewed", "ddim:4", method)] for method in ("none", "tac", "affine", "d2-dpm")]
+    assert all(row.kept == 0 and np.array_equal(row.psnr, rows[0].psnr) for row in rows)
+
+
 def test_calibration_and_evaluation_share_no_noise(model, folder, monkeypatch):
     """Of all noise that a study draws, no sample of one stream is one of the other's."""
     drawn = {CALIBRATION: set(), EVALUATION: set()}
