@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: help env demo pictures results results-other-bits results-base-quantizer results-element-bias results-calibration scale test test-python test-android test-arm test-ios apk lint format clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' Makefile
 
 env: $(VENV)/.installed-core ## Create .venv with everything the exporter needs (once)
 	@echo "$(VENV) is ready"
@@ -37,17 +37,17 @@ results: build/emoji32-w8a8 build/emoji32-w4a8 ## Make the tables and pictures o
 	$(BIN)/python benchmarks/bundle_tables.py build/emoji32-w8a8 build/emoji32-w4a8
 	$(MAKE) pictures
 
-results-other-bits: env
+results-other-bits: env ## Its tables of bits that no artifact has
 	$(BIN)/python benchmarks/other_bits.py emoji32 build/results/emoji32-other-bits.study
 	$(BIN)/python benchmarks/other_bits.py digits28 build/results/digits28-other-bits.study
 
-results-base-quantizer: env
+results-base-quantizer: env ## Its table of the base quantizer
 	$(BIN)/python benchmarks/base_quantizer.py emoji32
 
-results-element-bias: env
+results-element-bias: env ## Its table of a bias for each element
 	$(BIN)/python benchmarks/element_bias.py build/results/emoji32-w4a8 build/results/digits28-w4a8
 
-results-calibration: env
+results-calibration: env ## Its table of calibration sizes
 	$(BIN)/python benchmarks/calibration_size.py build/results/digits28-w8a8 build/results/calibration
 
 scale: env ## Export a model of the size of Stable Diffusion 1.5; takes 12 GB of disk, 12 GB of memory and hours
