@@ -37,17 +37,17 @@ results: build/emoji32-w8a8 build/emoji32-w4a8 ## Make the tables and pictures o
 	$(BIN)/python benchmarks/bundle_tables.py build/emoji32-w8a8 build/emoji32-w4a8
 	$(MAKE) pictures
 
-results-other-bits: env ## Its tables of bits that no artifact has
+results-other-bits: env ## The tables of bits that no artifact has, part of make results
 	$(BIN)/python benchmarks/other_bits.py emoji32 build/results/emoji32-other-bits.study
 	$(BIN)/python benchmarks/other_bits.py digits28 build/results/digits28-other-bits.study
 
-results-base-quantizer: env ## Its table of the base quantizer
+results-base-quantizer: env ## The table of the base quantizer, part of make results
 	$(BIN)/python benchmarks/base_quantizer.py emoji32
 
-results-element-bias: env ## Its table of a bias for each element
+results-element-bias: env ## The table of a bias for each element, part of make results
 	$(BIN)/python benchmarks/element_bias.py build/results/emoji32-w4a8 build/results/digits28-w4a8
 
-results-calibration: env ## Its table of calibration sizes
+results-calibration: env ## The table of calibration sizes, part of make results
 	$(BIN)/python benchmarks/calibration_size.py build/results/digits28-w8a8 build/results/calibration
 
 scale: env ## Export a model of the size of Stable Diffusion 1.5; takes 12 GB of disk, 12 GB of memory and hours
