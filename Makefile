@@ -3,13 +3,14 @@
 PYTHON ?= python3.11 python3  # candidates; the first that is Python 3.11 is used
 VENV := .venv
 BIN := $(VENV)/bin
+SIDE_BY_SIDE := -j "$$(getconf _NPROCESSORS_ONLN)"
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo pictures results results-other-bits results-base-quantizer results-element-bias results-calibration scale test test-python test-android test-arm test-ios apk lint format clean
+.PHONY: help env demo pictures results results-other-bits results-other-bits-emoji32 results-other-bits-digits28 results-base-quantizer results-element-bias results-calibration scale test test-python test-android test-arm test-ios apk lint format clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-27s %s\n", $$1, $$2}' Makefile
 
 env: $(VENV)/.installed-core ## Create .venv with everything the exporter needs (once)
 	@echo "$(VENV) is ready"
@@ -30,15 +31,20 @@ build/emoji32-w8a8 build/emoji32-w4a8: build/emoji32-%: | env
 	@mkdir -p build
 	$(BIN)/mobile-export export emoji32 -o $@ --precision $*
 
-results: build/emoji32-w8a8 build/emoji32-w4a8 ## Make the tables and pictures of docs/results.md from nothing; takes hours, and goes on where it was interrupted
+results: env ## Make the tables and pictures of docs/results.md from nothing; takes hours, and goes on where it was interrupted
+	$(MAKE) $(SIDE_BY_SIDE) build/emoji32-w8a8 build/emoji32-w4a8
 	$(BIN)/python benchmarks/results.py build/results
-	$(MAKE) -j "$$(getconf _NPROCESSORS_ONLN)" results-other-bits results-base-quantizer results-element-bias results-calibration
+	$(MAKE) $(SIDE_BY_SIDE) results-other-bits results-base-quantizer results-element-bias results-calibration
 	$(BIN)/python benchmarks/correction_cost.py build/results/emoji32-w4a8 build/results/digits28-w4a8
 	$(BIN)/python benchmarks/bundle_tables.py build/emoji32-w8a8 build/emoji32-w4a8
 	$(MAKE) pictures
 
-results-other-bits: env ## The tables of bits that no artifact has, part of make results
+results-other-bits: results-other-bits-emoji32 results-other-bits-digits28 ## The tables of bits that no artifact has, part of make results
+
+results-other-bits-emoji32: env ## The one of emoji32
 	$(BIN)/python benchmarks/other_bits.py emoji32 build/results/emoji32-other-bits.study
+
+results-other-bits-digits28: env ## The one of digits28
 	$(BIN)/python benchmarks/other_bits.py digits28 build/results/digits28-other-bits.study
 
 results-base-quantizer: env ## The table of the base quantizer, part of make results
