@@ -132,7 +132,7 @@ def main() -> None:
     write_into(DOCUMENT, place, "\n".join(lines))
 
 
-def _first_halves(unet: nn.Module) -> dict[str, int]:
+def _first_halves(unet: Any) -> dict[str, int]:
     """Shortcuts of concatenated skips -> how many of their inputs came up, not across."""
     found: dict[str, int] = {}
     above = unet.mid_block.resnets[-1].out_channels

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +32,7 @@ from mobile_export.progress import Progress
 from mobile_export.quantize.observation import observe_layers
 from mobile_export.quantize.quantized_unet import quantized_model
 from mobile_export.quantize.recipe import Recipe
-from mobile_export.quantize.table import matrix_layers, quantize_layers
+from mobile_export.quantize.table import QuantizationTable, matrix_layers, quantize_layers
 from mobile_export.quiet import quiet_third_parties
 from mobile_export.subjects import Subjects
 
@@ -68,8 +67,8 @@ def main() -> None:
     model = load_model(args.model)
     plan = make_plan("ddim", model.scheduler_config, STEPS)
     subjects = Subjects.of_classes(model.classes, model.null_label)
-    rows = subjects.rows(subjects.turn(range(TRAJECTORIES)))
-    batch = make_batch(0, "calibration", range(TRAJECTORIES), model.sample_shape, rows)
+    shown = subjects.rows(subjects.turn(range(TRAJECTORIES)))
+    batch = make_batch(0, "calibration", range(TRAJECTORIES), model.sample_shape, shown)
     probes: list[Probe] = []
 
     def record(i: int, x: np.ndarray, _m: np.ndarray, _y: np.ndarray) -> None:
@@ -114,22 +113,22 @@ def main() -> None:
         write_into(DOCUMENT, place, "\n".join(lines))
 
 
-def time_ratio(backend: CoreMLBackend, path: Path, model: DiffusionModel, table: object, count: int) -> float:
+def time_ratio(
+    backend: CoreMLBackend, path: Path, model: DiffusionModel, table: QuantizationTable, count: int
+) -> float:
     """Best time of the simulator over the best of eager PyTorch's quantized model, alternating, `count` samples."""
     simulated = ArtifactDenoiser(backend.load(path, backend.signature(model.component("unet"))))
     eager = TorchDenoiser(quantized_model(model.unet, table))
     rows = Subjects.of_classes(model.classes, None).rows([0] * count)
     batch = make_batch(1, "simulation", range(count), model.sample_shape, rows)
 
-    def timed(denoiser: Callable) -> float:
+    def timed(denoiser: ArtifactDenoiser | TorchDenoiser) -> float:
         started = time.perf_counter()
         denoiser(batch.noise, 500.0, **batch.conditioning)
         return time.perf_counter() - started
 
-    best = [float("inf")] * 2
-    for _ in range(ROUNDS):
-        best = [min(old, timed(denoiser)) for old, denoiser in zip(best, (simulated, eager), strict=True)]
-    return best[0] / best[1]
+    rounds = np.array([(timed(simulated), timed(eager)) for _ in range(ROUNDS)])
+    return float(np.divide(*rounds.min(axis=0)))
 
 
 if __name__ == "__main__":

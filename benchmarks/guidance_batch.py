@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from mobile_export.backends.executorch.network import network_for
 from mobile_export.backends.executorch.runtime import LoadedProgram
 from mobile_export.quantize.observation import observe_layers
 from mobile_export.quantize.recipe import Recipe
-from mobile_export.quantize.table import quantize_layers
+from mobile_export.quantize.table import LayerQuantization, quantize_layers
 from mobile_export.quiet import quiet_third_parties
 
 TEXT = (77, 128)  # tokens, width of an embedding
@@ -41,7 +42,7 @@ def main() -> None:
     print("| precision | one call / two calls, smallest | median | delegates |")
     print("|---|---|---|---|")
     for precision in ("float32", "w8a8"):
-        layers = {}
+        layers: Mapping[str, LayerQuantization] = {}
         if precision != "float32":
             layers = quantize_layers(unet, observations, Recipe.of(precision)).layers
         network = network_for(unet, layers)

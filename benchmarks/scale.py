@@ -213,8 +213,8 @@ def print_sizes(bundle: Bundle, components: Mapping[str, Component]) -> None:
                 codes, more = codes + count * asked // 8, more + count * (bits - asked) // 8
                 channels += 8 * outputs
                 plain -= 4 * (count + (0 if module.bias is None else outputs))
-        halves = [component.network.get_submodule(each) for each in large_embeddings(component.network)]
-        plain -= sum(2 * module.weight.numel() for module in halves)
+        tables = [component.network.get_parameter(f"{each}.weight") for each in large_embeddings(component.network)]
+        plain -= sum(2 * table.numel() for table in tables)
         rest = bundle.artifact_bytes("executorch", name) - more - channels - plain
         print(
             f"| {name} {entry['precision']} | {codes:,} | {more:,} | {channels:,} | {plain:,} "

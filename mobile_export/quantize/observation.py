@@ -87,7 +87,7 @@ class LayerObservation:
 
 
 def observe_layers(
-    model: nn.Module, run: Callable[[], None], recipe: Recipe | None = None, memory: int = CORRELATION_BYTES
+    model: nn.Module, run: Callable[[], object], recipe: Recipe | None = None, memory: int = CORRELATION_BYTES
 ) -> dict[str, LayerObservation]:
     """Watch every Conv2d and Linear of `model`, by full layer name, while `run` calls it.
 
