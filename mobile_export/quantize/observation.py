@@ -16,7 +16,7 @@ from mobile_export.quantize.recipe import Recipe
 from mobile_export.quantize.rounding import BYTES_PER_ENTRY
 
 _ROWS_PER_CALL = 160
-CORRELATION_BYTES = 2**30  # for the correlations of all layers together
+LEAST_MEMORY, MOST_MEMORY = 2**28, 2**30  # bytes for the correlations of all layers together
 
 
 @dataclass
@@ -87,13 +87,13 @@ class LayerObservation:
 
 
 def observe_layers(
-    model: nn.Module, run: Callable[[], object], recipe: Recipe | None = None, memory: int = CORRELATION_BYTES
+    model: nn.Module, run: Callable[[], object], recipe: Recipe | None = None, memory: int | None = None
 ) -> dict[str, LayerObservation]:
     """Watch every Conv2d and Linear of `model`, by full layer name, while `run` calls it.
 
     `run` should call the model as it will be used: on the reference's own trajectories.
     recipe: nothing is kept but what it needs; None for everything. memory: bytes for correlations, as
-    `input_groups` uses them; with 0 all weights are rounded plainly.
+    `input_groups` uses them; `correlation_memory` of the model by default; with 0 all weights are rounded plainly.
     Raises UsageError for a convolution whose border is not a number of zeros.
     """
     layers = {name: m for name, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
@@ -107,7 +107,7 @@ def observe_layers(
         layers = {name: layer for name, layer in layers.items() if recipe.layer(name).bits is not None}
     asked = {name for name in layers if recipe is None or recipe.looks_at_inputs(recipe.layer(name).bits)}
     shapes = {name: tuple(layers[name].weight.shape[1:]) for name in asked if _correlated(layers[name])}
-    groups = input_groups(shapes, memory)
+    groups = input_groups(shapes, correlation_memory(model) if memory is None else memory)
     observations = {name: LayerObservation() for name in layers}
     handles = [
         layer.register_forward_hook(_hook(observations[name], *_kept(name, recipe), groups.get(name, 0)))
@@ -120,6 +120,11 @@ def observe_layers(
         for handle in handles:
             handle.remove()
     return observations
+
+
+def correlation_memory(model: nn.Module) -> int:
+    """Bytes for the correlations of all layers: half as many as the float32 weights have, from 256 MiB to 1 GiB."""
+    return min(max(2 * sum(weight.numel() for weight in model.parameters()), LEAST_MEMORY), MOST_MEMORY)
 
 
 def input_groups(shapes: Mapping[str, tuple[int, ...]], memory: int) -> dict[str, int]:

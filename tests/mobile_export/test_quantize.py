@@ -13,7 +13,7 @@ from torch import nn
 from correction import UsageError
 from mobile_export.backends.coreml.network import half_constants
 from mobile_export.quantize import observation
-from mobile_export.quantize.observation import input_groups, observe_layers
+from mobile_export.quantize.observation import correlation_memory, input_groups, observe_layers
 from mobile_export.quantize.precision import PRECISIONS, Precision
 from mobile_export.quantize.quantized_unet import QuantizedLayer, quantized_model
 from mobile_export.quantize.recipe import KEPT_IN_FLOAT, Recipe
@@ -74,6 +74,23 @@ def test_inputs_in_groups_are_correlated_with_those_of_their_group_alone():
     plain = quantize_layers(network, without, Recipe.of("w4a8"))
     assert plain.input_groups == {"0": 12, "1": 4}
     assert torch.equal(plain.layers["0"].weight.codes, quantize_linear(network[0].weight, 4).codes)
+
+
+@pytest.mark.parametrize(
+    ("weights", "bytes_"), [(1, 2**28), (2**27, 2**28), (2**28, 2**29), (2**29, 2**30), (2**29 + 2**20, 2**30)]
+)
+def test_correlations_take_half_the_memory_of_the_float_weights_within_limits(weights, bytes_):
+    network = nn.Linear(weights // 2**20 or 1, min(weights, 2**20), bias=False, device="meta")
+    assert correlation_memory(network) == bytes_
+
+
+def test_by_default_the_inputs_of_a_medium_network_are_divided_as_its_weights_allow():
+    network = nn.Sequential(nn.Linear(6144, 2), nn.Linear(2, 6144), nn.Linear(6144, 6144))
+    x = torch.ones(1, 6144)  # 6144 inputs take 144 MiB, and 864 at work
+    groups = {
+        name: seen.correlation.total.shape[0] for name, seen in observe_layers(network, lambda: network(x)).items()
+    }
+    assert groups == {"0": 2, "1": 1, "2": 2}
 
 
 layer_shapes = st.tuples(st.integers(1, 64), st.sampled_from([1, 3]), st.sampled_from([1, 3]))
