@@ -41,10 +41,10 @@ results: env ## Make the tables and pictures of docs/results.md from nothing; ta
 
 results-other-bits: results-other-bits-emoji32 results-other-bits-digits28 ## The tables of bits that no artifact has, part of make results
 
-results-other-bits-emoji32: env ## The one of emoji32
+results-other-bits-emoji32: env ## That of emoji32 alone
 	$(BIN)/python benchmarks/other_bits.py emoji32 build/results/emoji32-other-bits.study
 
-results-other-bits-digits28: env ## The one of digits28
+results-other-bits-digits28: env ## That of digits28 alone
 	$(BIN)/python benchmarks/other_bits.py digits28 build/results/digits28-other-bits.study
 
 results-base-quantizer: env ## The table of the base quantizer, part of make results
