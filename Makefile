@@ -56,7 +56,7 @@ results-element-bias: env ## The table of a bias for each element, part of make 
 results-calibration: env ## The table of calibration sizes, part of make results
 	$(BIN)/python benchmarks/calibration_size.py build/results/digits28-w8a8 build/results/calibration
 
-scale: env ## Export a model of the size of Stable Diffusion 1.5; takes 12 GB of disk, 12 GB of memory and hours
+scale: env ## Export a model of the size of Stable Diffusion 1.5; takes 12 GB of disk, 12 GB of memory and half an hour or more
 	$(BIN)/python benchmarks/scale.py build/scale --precision w8a8
 	$(BIN)/python benchmarks/scale.py build/scale --precision w4a8 --unet-only
 
